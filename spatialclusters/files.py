@@ -1,0 +1,39 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["replace_file"]
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write to a temporary file beside ``path`` and move it into place when complete.
+
+    Raises
+    ------
+    OSError
+        Writing failed; ``path`` is as it was before.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "note.txt"
+    ...     replace_file(path, lambda file: file.write(b"done"))
+    ...     path.read_text()
+    'done'
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)

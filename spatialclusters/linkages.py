@@ -1,0 +1,133 @@
+"""A table of related clusters -> a matrix of linkage weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from spatialclusters.errors import PanelError, listing, suggestion
+from spatialclusters.panel import read_table
+
+__all__ = ["read_linkages"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def read_linkages(
+    source: str | Path | pd.DataFrame | Any,
+    clusters: Sequence[str],
+    *,
+    strengths: Mapping[str, float] | None = None,
+) -> xr.DataArray:
+    """Read which clusters are linked, and how strongly.
+
+    Links are directed as given: ``L[c, k]`` is the weight that cluster ``k``
+    has in the linked strength of ``c``; ``L[c, c] = 0``.
+
+    Parameters
+    ----------
+    source
+        Columns ``cluster``, ``linked_cluster`` and optionally ``weight``
+        (numbers). Without ``weight`` every link counts 1, unless ``strengths``
+        maps the values of a text column ``strength`` to numbers.
+    clusters
+        The clusters of the panel, in order. Links to others are left out and
+        counted in the attributes.
+    strengths
+        For example ``{"very strong": 3, "strong": 2, "lower": 1}``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Shape (cluster, linked_cluster), non-negative, zero diagonal. Attributes:
+        ``source``, ``digest``, ``links``, ``outside`` (links to clusters that
+        the panel lacks) and ``unlinked`` (clusters without a link).
+
+    Raises
+    ------
+    PanelError
+        Missing columns, duplicate links, weights that are not finite or
+        are negative, a strength without a number.
+
+    References
+    ----------
+    Delgado, Porter and Stern (2016), doi:10.1093/jeg/lbv017.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"cluster": ["a"], "linked_cluster": ["b"], "weight": [2.0]})
+    >>> matrix = read_linkages(table, ["a", "b"])
+    >>> matrix.values.tolist(), matrix.attrs["unlinked"]
+    ([[0.0, 2.0], [0.0, 0.0]], ['b'])
+    """
+    frame, origin, digest = read_table(source, error=PanelError)
+    for column in ("cluster", "linked_cluster"):
+        if column not in frame.columns:
+            msg = f"linkages: got columns {listing(frame.columns)}; expected a column {column!r}."
+            raise PanelError(msg + suggestion(column, map(str, frame.columns)))
+    weight = _weights(frame, strengths)
+    pairs = frame[["cluster", "linked_cluster"]].astype(str)
+    twice = pairs[pairs.duplicated()]
+    if len(twice):
+        shown = listing(f"{c} -> {k}" for c, k in twice.itertuples(index=False))
+        msg = f"linkages: got {len(twice)} links twice ({shown}); expected one row a link."
+        raise PanelError(msg)
+    position = {cluster: i for i, cluster in enumerate(clusters)}
+    row, column = pairs["cluster"].map(position), pairs["linked_cluster"].map(position)
+    inside = (row.notna() & column.notna() & (row != column)).to_numpy()
+    matrix = np.zeros((len(clusters), len(clusters)))
+    rows, columns = row[inside].astype(int), column[inside].astype(int)
+    matrix[rows.to_numpy(), columns.to_numpy()] = weight[inside]
+    unlinked = [
+        cluster for cluster, total in zip(clusters, matrix.sum(axis=1), strict=True) if not total
+    ]
+    if unlinked:
+        _LOG.info("linkages: %d clusters have no link: %s", len(unlinked), listing(unlinked))
+    return xr.DataArray(
+        matrix,
+        coords={"cluster": list(clusters), "linked_cluster": list(clusters)},
+        dims=("cluster", "linked_cluster"),
+        attrs={
+            "source": origin,
+            "digest": digest,
+            "links": int((matrix > 0).sum()),
+            "outside": int((~inside).sum()),
+            "unlinked": unlinked,
+        },
+    )
+
+
+def _weights(frame: pd.DataFrame, strengths: Mapping[str, float] | None) -> np.ndarray:
+    if strengths is not None:
+        if "strength" not in frame.columns:
+            msg = "linkages: got strengths but no column 'strength'; expected the text they map."
+            raise PanelError(msg)
+        numbers = frame["strength"].map(strengths)
+        unknown = frame["strength"][numbers.isna()].unique()
+        if len(unknown):
+            msg = f"linkages: got strengths without a number: {listing(unknown)}. Add them to the map."
+            raise PanelError(msg)
+        return numbers.to_numpy(np.float64)
+    if "weight" not in frame.columns:
+        return np.ones(len(frame))
+    if not pd.api.types.is_numeric_dtype(frame["weight"]):
+        msg = (
+            "linkages: got text in column 'weight'; expected numbers. Map a text with `strengths`."
+        )
+        raise PanelError(msg)
+    weight = frame["weight"].to_numpy(np.float64)
+    bad = ~np.isfinite(weight) | (weight < 0.0)
+    if bad.any():
+        msg = (
+            f"linkages: got weights that are missing, infinite or negative in rows "
+            f"{listing(np.flatnonzero(bad))}; expected numbers of at least 0."
+        )
+        raise PanelError(msg)
+    return weight

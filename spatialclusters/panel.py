@@ -1,0 +1,468 @@
+"""A long table of regions (by industry or cluster, by year) -> a validated Panel.
+
+The table has one row per cell. A row with a number is an *observed* cell, a row
+without one a *withheld* cell, and a combination without a row an *absent* cell;
+the last two are never turned into zeros here (``measures`` does what the model
+file says).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from spatialclusters.errors import PanelError, listing, suggestion
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+__all__ = ["ABSENT", "OBSERVED", "WITHHELD", "Panel", "read_panel", "read_table"]
+
+OBSERVED, WITHHELD, ABSENT = 0, 1, 2
+"""Codes of :meth:`Panel.status`."""
+
+_IDS: Final = ("region", "industry", "cluster")
+_SUFFIXES: Final = {"_start": "start", "_end": "end"}
+_COUNTS: Final = ("employment", "establishments", "payroll")
+_MISSING_TEXT: Final = frozenset({"", "NA", "NaN", "nan", "."})
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A validated table as labeled arrays, with region geometry and provenance.
+
+    Attributes
+    ----------
+    data
+        Dataset over ``region[, industry | cluster][, year]``. ``present`` is True
+        where the table had a row; every other variable is float64 with NaN
+        where there is no number. With industries, the coordinate
+        ``cluster_of`` gives each industry's cluster (``""`` for none). Columns
+        ``x_start`` and ``x_end`` become ``x`` with years ``start`` and ``end``.
+    geometry
+        Region polygons or points indexed by region id, or None.
+    provenance
+        Source, SHA-256 digest of its content, row count, and what was ignored.
+    """
+
+    data: xr.Dataset
+    geometry: gpd.GeoSeries | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Region ids in the order of the arrays."""
+        return tuple(str(value) for value in self.data["region"].values)
+
+    @property
+    def unit(self) -> str | None:
+        """The activity dimension: ``industry``, ``cluster``, or None (regions only)."""
+        return next((dim for dim in ("industry", "cluster") if dim in self.data.dims), None)
+
+    @property
+    def years(self) -> tuple[str, ...]:
+        """Labels of the year dimension, empty for a plain cross-section."""
+        return tuple(self.data["year"].values.tolist()) if "year" in self.data.dims else ()
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names that a formula may use."""
+        return tuple(str(name) for name in self.data.data_vars if name != "present")
+
+    def period(self, year: int | None, *, end: bool = False) -> str | None:
+        """Return the label of a year of the model file in this panel.
+
+        Raises
+        ------
+        PanelError
+            The year is not in the table.
+        """
+        if not self.years:
+            return None
+        if set(self.years) == {"start", "end"}:
+            return "end" if end else "start"
+        if year is None:
+            return self.years[-1] if end else self.years[0]
+        if str(year) not in self.years:
+            msg = (
+                f"panel: got years {listing(self.years)}; expected one of them for "
+                f"growth.{'to' if end else 'from'}, got {year}. Add the year's rows or change it "
+                f"with --set growth.{'to' if end else 'from'}=YEAR."
+            )
+            raise PanelError(msg)
+        return str(year)
+
+    def values(self, variable: str, period: str | None) -> xr.DataArray:
+        """Return one variable over (region[, unit]) in a period, NaN where unpublished.
+
+        Raises
+        ------
+        PanelError
+            The panel has no such variable.
+        """
+        if variable not in self.variables:
+            msg = (
+                f"panel: got no variable {variable!r}; expected one of {listing(self.variables)}."
+                f"{suggestion(variable, self.variables)} Rename a column with --map {variable}=COLUMN."
+            )
+            raise PanelError(msg)
+        array = self.data[variable]
+        return array.sel(year=period, drop=True) if "year" in array.dims else array
+
+    def status(self, variable: str, period: str | None) -> xr.DataArray:
+        """Return OBSERVED, WITHHELD or ABSENT for each cell of a variable in a period."""
+        values = self.values(variable, period)
+        present = self.data["present"]
+        present = present.sel(year=period, drop=True) if "year" in present.dims else present
+        codes = xr.where(values.notnull(), OBSERVED, xr.where(present, WITHHELD, ABSENT))
+        return codes.astype(np.int8)
+
+    def cell_counts(self, variable: str, period: str | None) -> dict[str, int]:
+        """Count the observed, zero, withheld and absent cells of a variable in a period."""
+        status = self.status(variable, period)
+        return {
+            "cells": int(status.size),
+            "observed": int((status == OBSERVED).sum()),
+            "zero": int((self.values(variable, period) == 0.0).sum()),
+            "withheld": int((status == WITHHELD).sum()),
+            "absent": int((status == ABSENT).sum()),
+        }
+
+
+def read_panel(
+    source: str | Path | pd.DataFrame | Any,
+    regions: str | Path | Any | None = None,
+    *,
+    rename: Mapping[str, str] | None = None,
+) -> Panel:
+    """Read and validate a long table of employment (or anything else) by region.
+
+    Parameters
+    ----------
+    source
+        Path of a CSV or Parquet file, or a pandas or polars frame. Columns:
+        ``region``; ``industry`` and ``cluster`` where they exist; either ``year``
+        or pairs ``x_start``/``x_end``, or neither for a cross-section; any other
+        numeric columns. Ids must be strings.
+    regions
+        Region polygons or points: a file that geopandas reads, or a
+        GeoDataFrame, with a column ``region``. Optional.
+    rename
+        Names that the package expects, mapped to the columns of the table:
+        ``{"employment": "emp"}``.
+
+    Returns
+    -------
+    Panel
+
+    Raises
+    ------
+    PanelError
+        All failing rows of all checks in one message: ids that are not
+        strings, duplicates, negative employment, an industry in two clusters,
+        a missing start or end year, regions without geometry.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"region": ["01", "02"], "income_start": [1.0, 2.0],
+    ...                       "income_end": [2.0, 3.0]})
+    >>> panel = read_panel(table)
+    >>> panel.regions, panel.years, float(panel.values("income", "end").sum())
+    (('01', '02'), ('start', 'end'), 5.0)
+    """
+    frame, origin, digest = read_table(source, error=PanelError)
+    frame = _renamed(frame, rename or {})
+    frame = _with_stems(frame)
+    keys = _keys(frame)
+    numeric = [column for column in frame.columns if _is_numeric(frame[column], column)]
+    _validate(frame, keys, numeric)
+    ignored = [c for c in frame.columns if c not in numeric and c not in (*keys, "cluster")]
+    data = _arrays(frame, keys, [c for c in numeric if c != "year"])
+    geometry, notes = (None, []) if regions is None else _geometry(regions, data["region"].values)
+    if ignored:
+        notes.append(f"text columns ignored: {listing(ignored)}")
+    for note in notes:
+        _LOG.info("panel: %s", note)
+    provenance = {"source": origin, "digest": digest, "rows": len(frame), "notes": notes}
+    return Panel(data=data, geometry=geometry, provenance=provenance)
+
+
+def read_table(
+    source: str | Path | pd.DataFrame | Any, *, error: type[Exception]
+) -> tuple[pd.DataFrame, str, str]:
+    """Read a CSV or Parquet file or take a frame; return it with its origin and digest.
+
+    Text stays text: ids such as ``06`` keep their zeros and a region called
+    ``NA`` is not a missing value.
+
+    Raises
+    ------
+    PanelError, WeightsError or SpecError
+        Whatever ``error`` is: the file is missing, of another kind, or unreadable.
+    """
+    if hasattr(source, "to_pandas"):
+        source = source.to_pandas()
+    if isinstance(source, pd.DataFrame):
+        hashed = pd.util.hash_pandas_object(source, index=False).to_numpy()
+        return source.copy(), "data frame", hashlib.sha256(hashed.tobytes()).hexdigest()
+    path = Path(source)
+    if not path.is_file():
+        msg = f"{path.name}: got no such file; expected a CSV or Parquet file. Check the path."
+        raise error(msg)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        if path.suffix.lower() in {".parquet", ".pq"}:
+            return pd.read_parquet(path), path.name, digest
+        if path.suffix.lower() in {".csv", ".txt"}:
+            text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            return _typed(text), path.name, digest
+    except (OSError, ValueError, UnicodeDecodeError) as cause:
+        msg = f"{path.name}: got a file that cannot be read ({cause}). Save it again as CSV or Parquet."
+        raise error(msg) from cause
+    msg = f"{path.name}: got a file ending in {path.suffix!r}; expected .csv or .parquet."
+    raise error(msg)
+
+
+def _typed(text: pd.DataFrame) -> pd.DataFrame:
+    """Turn the numeric columns of an all-text frame into float64, ids excepted."""
+    columns = {}
+    for name in text.columns:
+        values = text[name].str.strip()
+        missing = values.isin(_MISSING_TEXT)
+        numbers = pd.to_numeric(values.mask(missing), errors="coerce")
+        bad = numbers.isna() & ~missing
+        if name in _IDS or name.endswith(("_i", "_j")) or name == "linked_cluster":
+            columns[name] = values
+        elif not bad.any():
+            columns[name] = numbers.astype(np.float64)
+        elif str(name).endswith(tuple(_SUFFIXES)) or bad.mean() < 0.5:
+            rows = listing(f"row {i + 2}: {v}" for i, v in values[bad].items())
+            msg = (
+                f"column {name!r}: got {int(bad.sum())} values that are not numbers ({rows}); "
+                "expected numbers or nothing. Leave withheld cells empty."
+            )
+            raise PanelError(msg)
+        else:
+            columns[name] = values
+    return pd.DataFrame(columns)
+
+
+def _renamed(frame: pd.DataFrame, rename: Mapping[str, str]) -> pd.DataFrame:
+    columns = [str(column) for column in frame.columns]
+    frame = frame.set_axis(columns, axis=1)
+    moves: dict[str, str] = {}
+    for new, old in rename.items():
+        found = {f"{old}{s}": f"{new}{s}" for s in ("", *_SUFFIXES) if f"{old}{s}" in columns}
+        if not found:
+            msg = f"--map {new}={old}: got no column {old!r}; expected one of {listing(columns)}."
+            raise PanelError(msg + suggestion(old, columns))
+        moves |= found
+    frame = frame.rename(columns=moves)
+    twice = frame.columns[frame.columns.duplicated()].tolist()
+    if twice:
+        msg = f"panel: got the columns {listing(twice)} twice; expected each name once."
+        raise PanelError(msg)
+    return frame
+
+
+def _with_stems(frame: pd.DataFrame) -> pd.DataFrame:
+    """Check that every ``x_start`` has its ``x_end`` and the other way round."""
+    for column in frame.columns:
+        for suffix, other in (("_start", "_end"), ("_end", "_start")):
+            stem = column.removesuffix(suffix)
+            if stem != column and f"{stem}{other}" not in frame.columns:
+                msg = (
+                    f"panel: got a column {column!r} without {stem + other!r}; expected both ends. "
+                    f"Add the missing year or rename the column."
+                )
+                raise PanelError(msg)
+    wide = any(column.endswith("_start") for column in frame.columns)
+    if wide and "year" in frame.columns:
+        msg = "panel: got a column 'year' beside x_start/x_end columns; expected one of the two forms."
+        raise PanelError(msg)
+    return frame
+
+
+def _keys(frame: pd.DataFrame) -> list[str]:
+    if "region" not in frame.columns:
+        msg = (
+            f"panel: got columns {listing(frame.columns)}; expected an id column 'region'."
+            " Rename yours with --map region=COLUMN."
+        )
+        raise PanelError(msg + suggestion("region", frame.columns))
+    if not len(frame):
+        msg = "panel: got an empty table; expected one row per cell."
+        raise PanelError(msg)
+    unit = [name for name in ("industry", "cluster") if name in frame.columns][:1]
+    return ["region", *unit, *(["year"] if "year" in frame.columns else [])]
+
+
+def _is_numeric(values: pd.Series[Any], name: str) -> bool:
+    if name in _IDS:
+        return False
+    return bool(pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values))
+
+
+def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
+    """Run every check lazily and report all failing rows of all of them at once."""
+    import pandera.errors
+    import pandera.pandas as pa
+
+    def is_id(value: object) -> bool:
+        return isinstance(value, str) and value.strip() != ""
+
+    text = pa.Check(is_id, element_wise=True, name="ids must be strings that are not empty")
+    finite = pa.Check(lambda s: ~np.isinf(s.astype(float)), name="numbers must be finite")
+    positive = pa.Check(lambda s: ~(s < 0), name="counts must not be negative")
+    whole = pa.Check(lambda s: s.notna() & (s % 1 == 0), name="years must be whole numbers")
+    columns = {name: pa.Column(checks=[text], nullable=True) for name in keys if name != "year"}
+    for name in numeric:
+        checks = [finite, positive] if name.startswith(_COUNTS) else [finite]
+        columns[name] = pa.Column(checks=[whole] if name == "year" else checks, nullable=True)
+    nested = "industry" in keys and "cluster" in frame.columns
+    frame_checks = [
+        pa.Check(lambda f: ~f.duplicated(keys, keep=False), name="cells must be unique")
+    ]
+    if nested:
+        columns["cluster"] = pa.Column(
+            checks=[pa.Check(lambda s: s.isna() | s.map(lambda v: isinstance(v, str)),
+                             name="ids must be strings that are not empty", ignore_na=False)],
+            nullable=True,
+        )  # fmt: skip
+        frame_checks.append(pa.Check(_one_cluster, name="an industry must be in one cluster"))
+    if "year" in keys and "year" not in numeric:
+        msg = "column 'year': got text; expected whole numbers such as 2018."
+        raise PanelError(msg)
+    schema = pa.DataFrameSchema(columns, checks=frame_checks)
+    try:
+        schema.validate(frame.reset_index(drop=True), lazy=True)
+    except pandera.errors.SchemaErrors as cause:
+        raise PanelError(_report(frame.reset_index(drop=True), keys, cause.failure_cases)) from None
+
+
+def _one_cluster(frame: pd.DataFrame) -> pd.Series[bool]:
+    counts = frame.groupby("industry", sort=False)["cluster"].transform(
+        lambda values: values.nunique(dropna=False)
+    )
+    return counts == 1
+
+
+_REMEDIES: Final = {
+    "ids must be strings that are not empty": "Read the ids as text: 06 and 6 are different regions.",
+    "cells must be unique": "Keep one row per cell; sum or remove the duplicates.",
+    "counts must not be negative": "Leave withheld cells empty; codes such as -9 are not numbers.",
+    "numbers must be finite": "Leave unknown values empty.",
+    "an industry must be in one cluster": "Give each industry the same cluster in every row.",
+    "years must be whole numbers": "Write years as 2018.",
+}
+
+_SHOWN: Final = {"cells must be unique": [], "an industry must be in one cluster": ["cluster"]}
+
+
+def _report(frame: pd.DataFrame, keys: list[str], failures: pd.DataFrame) -> str:
+    lines = []
+    for check, cases in failures.groupby("check", sort=False):
+        rows = sorted({int(row) for row in cases["index"].dropna()})
+        named = sorted({str(c) for c in cases["column"].dropna() if str(c) in frame.columns})
+        columns = _SHOWN.get(str(check), named)
+        where = f" in {listing(columns)}" if columns else ""
+        shown = [
+            f"row {row}: " + ", ".join(f"{c}={frame[c].loc[row]}" for c in dict.fromkeys((*keys, *columns)))
+            for row in rows[:5]
+        ]  # fmt: skip
+        more = f" and {len(rows) - 5} more rows" if len(rows) > 5 else ""
+        remedy = _REMEDIES.get(str(check), "")
+        lines.append(f"- {check}{where}: {len(rows)} rows: {'; '.join(shown)}{more}. {remedy}")
+    return "panel: the table was refused (rows count from 0):\n" + "\n".join(lines)
+
+
+def _arrays(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> xr.Dataset:
+    """Lay the long table out over its key dimensions."""
+    columns = {key: frame[key] for key in keys}
+    if "year" in keys:
+        columns["year"] = frame["year"].astype(np.int64).astype(str)
+    labels, codes = {}, []
+    for key, values in columns.items():
+        code, label = pd.factorize(values.astype(object), sort=True)
+        labels[key] = label.astype(object)
+        codes.append(code)
+    shape = tuple(len(labels[key]) for key in keys)
+    index = tuple(codes)
+
+    def laid_out(values: np.ndarray) -> np.ndarray:
+        array = np.full(shape, np.nan)
+        array[index] = values
+        return array
+
+    present = np.zeros(shape, dtype=bool)
+    present[index] = True
+    data: dict[str, Any] = {"present": (keys, present)}
+    stems = [name.removesuffix("_start") for name in numeric if name.endswith("_start")]
+    for stem in stems:
+        ends = [laid_out(frame[f"{stem}{s}"].to_numpy(np.float64)) for s in _SUFFIXES]
+        data[stem] = ([*keys, "year"], np.stack(ends, axis=-1))
+    paired = {f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES}
+    for name in numeric:
+        if name not in paired:
+            data[name] = (keys, laid_out(frame[name].to_numpy(np.float64)))
+    coords: dict[str, Any] = dict(labels)
+    if stems:
+        coords["year"] = list(_SUFFIXES.values())
+    if "industry" in keys and "cluster" in frame.columns:
+        pairs = frame.drop_duplicates("industry").set_index("industry")["cluster"]
+        cluster = pairs.reindex(labels["industry"]).fillna("").astype(object).to_numpy()
+        coords["cluster_of"] = ("industry", cluster)
+    return xr.Dataset(data, coords=coords)
+
+
+def _geometry(source: Any, regions: np.ndarray) -> tuple[gpd.GeoSeries, list[str]]:
+    """Match region geometry to the panel's ids, naming every id that has none."""
+    import geopandas as gpd
+
+    if isinstance(source, gpd.GeoDataFrame):
+        frame = source
+    else:
+        path = Path(source)
+        if not path.is_file():
+            msg = f"{path.name}: got no such file; expected region polygons. Check the path."
+            raise PanelError(msg)
+        reader = gpd.read_parquet if path.suffix == ".parquet" else gpd.read_file
+        frame = reader(path)
+    if "region" not in frame.columns:
+        msg = f"regions: got columns {listing(frame.columns)}; expected a column 'region'."
+        raise PanelError(msg + suggestion("region", map(str, frame.columns)))
+    ids = frame["region"]
+    if not all(isinstance(value, str) for value in ids):
+        msg = "regions: got ids that are not strings; expected text such as '06'. Convert them."
+        raise PanelError(msg)
+    if ids.duplicated().any():
+        msg = f"regions: got {listing(ids[ids.duplicated()].unique())} twice; dissolve them first."
+        raise PanelError(msg)
+    shapes = frame.set_index("region").geometry
+    missing = [region for region in regions if region not in shapes.index]
+    if missing:
+        bare = {str(region).lstrip("0") for region in shapes.index}
+        padded = any(str(region).lstrip("0") in bare for region in missing)
+        hint = " The ids differ in leading zeros." if padded else ""
+        msg = (
+            f"regions: got no geometry for {listing(missing)}; expected one for each of the "
+            f"{len(regions)} regions of the table.{hint} Add it or correct the ids."
+        )
+        raise PanelError(msg)
+    empty = shapes.index[shapes.is_empty | shapes.isna()].intersection(regions)
+    if len(empty):
+        msg = f"regions: got empty geometry for {listing(empty)}; expected polygons or points."
+        raise PanelError(msg)
+    extra = len(shapes) - len(regions)
+    notes = [f"{extra} regions of the geometry are not in the table"] if extra else []
+    return shapes.reindex(pd.Index(regions, name="region")), notes

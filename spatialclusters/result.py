@@ -1,0 +1,233 @@
+"""Fit: everything that was estimated and everything needed to read it, in one file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import xarray as xr
+
+from spatialclusters.design import Design
+from spatialclusters.errors import FitError, listing, suggestion
+from spatialclusters.files import replace_file
+from spatialclusters.spec import ModelSpec, parse_spec, spec_to_toml
+from spatialclusters.weights import Weights
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+__all__ = ["FORMAT", "Fit", "assemble", "load_fit"]
+
+FORMAT: Final = "spatialclusters-fit/1"
+_READABLE: Final = ("spatialclusters-fit/1",)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A posterior with its model, its data and its provenance; needs no other file.
+
+    Attributes
+    ----------
+    tree
+        DataTree with groups ``posterior``, ``sample_stats``, ``constant_data``
+        (the design), ``panel`` (base-year cells), and, where there are any,
+        ``weights`` and ``geometry``. Variables have named dims and labels.
+    """
+
+    tree: xr.DataTree
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The model, from its TOML text."""
+        return parse_spec(self.tree.attrs["model"], where="the model inside the fit")
+
+    @cached_property
+    def design(self) -> Design:
+        """The arrays that were fitted."""
+        return Design(self.tree["constant_data"].to_dataset(), self.weights)
+
+    @cached_property
+    def weights(self) -> Weights | None:
+        """The spatial weights, aligned to the panel's regions."""
+        if "weights" not in self.tree.children:
+            return None
+        return Weights.from_dataset(self.tree["weights"].to_dataset())
+
+    @cached_property
+    def geometry(self) -> gpd.GeoSeries | None:
+        """Region polygons indexed by region, or None."""
+        if "geometry" not in self.tree.children:
+            return None
+        import geopandas as gpd
+
+        shapes = self.tree["geometry"].to_dataset()
+        return gpd.GeoSeries.from_wkt(
+            shapes["wkt"].values, index=shapes["region"].values, crs=shapes.attrs["crs"] or None
+        ).rename_axis("region")
+
+    @property
+    def posterior(self) -> xr.Dataset:
+        """Draws with dims (chain, draw, ...)."""
+        return self.tree["posterior"].to_dataset()
+
+    @property
+    def sample_stats(self) -> xr.Dataset:
+        """NUTS statistics, joint log likelihood and log prior per draw."""
+        return self.tree["sample_stats"].to_dataset()
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, seed, settings, digests and timings."""
+        return dict(json.loads(self.tree.attrs["provenance"]))
+
+    def draws(self, name: str) -> np.ndarray:
+        """Return the draws of one variable, shape (chain, draw, ...).
+
+        Raises
+        ------
+        FitError
+            The fit has no such variable.
+        """
+        posterior = self.tree["posterior"]
+        if name not in posterior.data_vars:
+            known = list(map(str, posterior.data_vars))
+            msg = f"fit: got no variable {name!r}; expected one of {listing(known, 20)}."
+            raise FitError(msg + suggestion(name, known))
+        return np.asarray(posterior[name].values)
+
+    def save(self, path: str | Path) -> Path:
+        """Write to NetCDF; the file appears whole or not at all.
+
+        Raises
+        ------
+        FitError
+            The file cannot be written.
+        """
+        target = Path(path)
+        try:
+            content = self.tree.to_netcdf(engine="h5netcdf")
+            replace_file(target, lambda file: file.write(content))
+        except OSError as cause:
+            msg = f"{target.name}: cannot be written ({cause}). Choose another place with -o."
+            raise FitError(msg) from cause
+        return target
+
+
+def load_fit(path: str | Path) -> Fit:
+    """Read a saved fit.
+
+    Parameters
+    ----------
+    path
+        A file that :meth:`Fit.save` wrote.
+
+    Raises
+    ------
+    FitError
+        The file is missing, is not a fit, links to other files, or has a
+        format that this version does not read.
+    """
+    import h5py
+
+    source = Path(path)
+    if not source.is_file():
+        msg = f"{source.name}: got no such file; expected a saved fit. Check the path."
+        raise FitError(msg)
+    try:
+        with h5py.File(source, "r") as file:
+            _refuse_links(file, source.name)
+            found = file.attrs.get("format")
+        if found not in _READABLE:
+            msg = (
+                f"{source.name}: got format {found!r}; this version reads {listing(_READABLE)}. "
+                "Refit, or read it with the version that wrote it."
+            )
+            raise FitError(msg)
+        with xr.open_datatree(source, engine="h5netcdf") as tree:
+            return Fit(tree.load())
+    except (OSError, ValueError, KeyError) as cause:
+        msg = f"{source.name}: got a file that is not a fit ({cause}). Expected one written by 'fit'."
+        raise FitError(msg) from cause
+
+
+def assemble(
+    spec: ModelSpec,
+    design: Design,
+    posterior: dict[str, np.ndarray],
+    stats: dict[str, np.ndarray],
+    *,
+    panel: xr.Dataset,
+    geometry: gpd.GeoSeries | None,
+    provenance: dict[str, Any],
+) -> Fit:
+    """Put draws, data and provenance into one tree, with labels on every dimension."""
+    dims = _dimensions(spec, design)
+    groups: dict[str, xr.Dataset] = {
+        "posterior": xr.Dataset(
+            {
+                name: (("chain", "draw", *dims[name][0]), values)
+                for name, values in sorted(posterior.items())
+            },
+            coords={k: v for name in posterior for k, v in dims[name][1].items()},
+        ),
+        "sample_stats": xr.Dataset({n: (("chain", "draw"), v) for n, v in stats.items()}),
+        "constant_data": design.data,
+        "panel": panel,
+    }
+    if design.weights is not None:
+        groups["weights"] = design.weights.to_dataset()
+    if geometry is not None:
+        groups["geometry"] = xr.Dataset(
+            {"wkt": ("region", np.array(geometry.to_wkt(), dtype=object))},
+            coords={"region": np.array(geometry.index, dtype=object)},
+            attrs={"crs": "" if geometry.crs is None else geometry.crs.to_wkt()},
+        )
+    root = xr.Dataset(
+        attrs={
+            "format": FORMAT,
+            "model": spec_to_toml(spec),
+            "provenance": json.dumps(provenance),
+        }
+    )
+    return Fit(xr.DataTree.from_dict({"/": root, **groups}))
+
+
+def _dimensions(
+    spec: ModelSpec, design: Design
+) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
+    """Name the dims of every posterior variable and give their labels."""
+    from spatialclusters.model import noise_clusters, pair_labels
+
+    scalars = ("intercept", "sigma", "size.k", "size.g", "sd(log sigma)", "nu")
+    known: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {name: ((), {}) for name in scalars}
+    known["coefficient"] = (("term",), {"term": np.array(design.terms, dtype=object)})
+    for group in design.groups:
+        column = f"column({group.name})"
+        columns = {column: np.array(group.labels, dtype=object)}
+        known[f"effect({group.name})"] = ((group.name, column), {group.name: group.levels, **columns})
+        known[f"sd({group.name})"] = ((column,), columns)
+        pair = f"pair({group.name})"
+        known[f"cor({group.name})"] = ((pair,), {pair: np.array(pair_labels(group), dtype=object)})
+    if spec.likelihood.scale == "by-cluster":
+        known["sigma(cluster)"] = (("noise_cluster",), {"noise_cluster": noise_clusters(design)[1]})
+    return known
+
+
+def _refuse_links(file: Any, name: str) -> None:
+    """Refuse links out of the file: reading a fit must read nothing else."""
+    import h5py
+
+    pending = [file]
+    while pending:
+        group = pending.pop()
+        for key in group:
+            link = group.get(key, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                msg = f"{name}: got a link at {key!r}; a fit holds no links. Do not trust this file."
+                raise FitError(msg)
+            if isinstance(group[key], h5py.Group):
+                pending.append(group[key])

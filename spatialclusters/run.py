@@ -1,0 +1,168 @@
+"""fit(): spec + panel + weights -> Fit."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import shutil
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import xarray as xr
+
+from spatialclusters._version import __version__
+from spatialclusters.design import Design, build_design
+from spatialclusters.panel import Panel
+from spatialclusters.result import Fit, assemble
+from spatialclusters.sampling import Settings, sample
+from spatialclusters.spec import ModelSpec
+from spatialclusters.weights import Weights, parse_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["default_weights", "fit"]
+
+_RECORDED: Final = (
+    "pymc", "pytensor", "jax", "jaxlib", "numpyro", "numpy", "scipy", "pandas", "xarray",
+    "libpysal", "arviz", "pyfixest", "spreg",
+)  # fmt: skip
+
+
+def fit(
+    spec: ModelSpec,
+    panel: Panel,
+    weights: Weights | None = None,
+    *,
+    seed: int,
+    linkages: str | Path | pd.DataFrame | xr.DataArray | None = None,
+    chains: int = 4,
+    tune: int = 1000,
+    draws: int = 1000,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Fit:
+    """Estimate a model by NUTS on JAX in float64.
+
+    Parameters
+    ----------
+    spec
+        From :func:`spatialclusters.load_model`.
+    panel
+        From :func:`spatialclusters.read_panel`.
+    weights
+        Spatial weights; by default those that the model file names, if the
+        panel has geometry.
+    seed
+        Chain k draws from (seed, k): same bits on the same machine and versions.
+    linkages
+        Table of linked clusters, for ``linked_strength``.
+    chains, tune, draws
+        Number of chains, and iterations of each.
+    checkpoint
+        Folder for checkpoints, left in place so that nothing is lost before the
+        fit is saved. By default a temporary one, removed when the fit is complete.
+    resume
+        Continue the interrupted run in ``checkpoint``.
+    progress
+        Show progress on stderr.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    PanelError, WeightsError, SpecError
+        The input is wrong; nothing was sampled.
+    SamplingError
+        A chain failed, or the resumed run was another one.
+    """
+    settings = Settings(seed=seed, chains=chains, tune=tune, draws=draws)
+    if weights is None:
+        weights = default_weights(spec, panel)
+    started = time.perf_counter()
+    design = build_design(spec, panel, weights, linkages=linkages)
+    prepared = time.perf_counter() - started
+    return fit_design(
+        spec,
+        design,
+        settings,
+        panel=panel,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+        timings={"design_seconds": prepared},
+    )
+
+
+def default_weights(spec: ModelSpec, panel: Panel) -> Weights | None:
+    """Build the weights that the model file names, if the panel has geometry."""
+    if panel.geometry is None:
+        return None
+    return parse_weights(spec.weights.kind, panel, row_standardize=spec.weights.row_standardize)
+
+
+def fit_design(
+    spec: ModelSpec,
+    design: Design,
+    settings: Settings,
+    *,
+    panel: Panel | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    timings: dict[str, Any] | None = None,
+) -> Fit:
+    """Sample a model whose design is already there, as simulations do."""
+    folder = Path(checkpoint) if checkpoint else Path(tempfile.mkdtemp(prefix="spatialclusters-"))
+    if not checkpoint:
+        folder.rmdir()
+    sampled = sample(spec, design, settings, folder=folder, resume=resume, progress=progress)
+    provenance = {
+        "version": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "settings": vars(settings),
+        "engine": "full",
+        "sampler": "numpyro NUTS",
+        "versions": {name: version(name) for name in _RECORDED},
+        "python": platform.python_version(),
+        "digests": {
+            "model": spec.digest,
+            "design": design.digest,
+            "rows": design.rows_digest,
+            "weights": design.weights.digest if design.weights else None,
+        },
+        "timings": {**(timings or {}), **sampled.timings},
+    }
+    result = assemble(
+        spec,
+        design,
+        sampled.posterior,
+        sampled.stats,
+        panel=xr.Dataset() if panel is None else _levels(spec, panel),
+        geometry=None if panel is None else panel.geometry,
+        provenance=provenance,
+    )
+    if not checkpoint:
+        shutil.rmtree(folder)
+    return result
+
+
+def _levels(spec: ModelSpec, panel: Panel) -> xr.Dataset:
+    """Keep the base-year cells that the measures were computed from."""
+    if spec.growth is None:
+        return xr.Dataset()
+    start = panel.period(spec.growth.from_year)
+    return xr.Dataset(
+        {
+            spec.growth.variable: panel.values(spec.growth.variable, start),
+            "status": panel.status(spec.growth.variable, start).assign_attrs(
+                flag_values=[0, 1, 2], flag_meanings="observed withheld absent"
+            ),
+        }
+    )

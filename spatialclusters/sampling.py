@@ -1,0 +1,265 @@
+"""pm.Model -> draws: one process per chain, checkpoints, progress."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from spatialclusters.chain import BLOCK, block_files, read_block
+from spatialclusters.design import Design
+from spatialclusters.errors import SamplingError
+from spatialclusters.files import replace_file
+from spatialclusters.spec import ModelSpec, spec_to_toml
+
+__all__ = ["Sampled", "Settings", "sample"]
+
+_LOG = logging.getLogger(__name__)
+_POLL_SECONDS: Final = 0.2
+_SINGLE_THREAD: Final = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false",
+    "JAX_ENABLE_X64": "1",
+    # JAX compiles the model; PyTensor's own C compiler would only add seconds
+    "PYTENSOR_FLAGS": "cxx=",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample; none of it changes the posterior.
+
+    Attributes
+    ----------
+    seed
+        Chain k's key is derived from (seed, k).
+    chains, tune, draws
+        Number of chains, and iterations of each.
+    target_accept
+        NUTS acceptance rate aimed at while tuning.
+    max_tree_depth
+        At most ``2**max_tree_depth - 1`` leapfrog steps an iteration.
+    jitter
+        Half-width of the uniform noise around the start, unconstrained scale.
+    """
+
+    seed: int
+    chains: int = 4
+    tune: int = 1000
+    draws: int = 1000
+    target_accept: float = 0.9
+    max_tree_depth: int = 10
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, low in (("chains", 1), ("tune", 10), ("draws", 10), ("seed", 0)):
+            if getattr(self, name) < low:
+                msg = f"sampling: got {name} = {getattr(self, name)}; expected at least {low}."
+                raise SamplingError(msg)
+        if self.seed >= 2**63:
+            msg = f"sampling: got seed = {self.seed}; expected less than 2**63."
+            raise SamplingError(msg)
+        if not 0.0 < self.target_accept < 1.0:
+            msg = f"sampling: got target_accept = {self.target_accept}; expected between 0 and 1."
+            raise SamplingError(msg)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """Draws and sampler statistics with dims (chain, draw, ...), and where the time went."""
+
+    posterior: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    timings: dict[str, Any]
+
+
+def sample(
+    spec: ModelSpec,
+    design: Design,
+    settings: Settings,
+    *,
+    folder: Path,
+    resume: bool = False,
+    cores: int | None = None,
+    progress: bool = False,
+) -> Sampled:
+    """Run all chains, at most one process per core, and collect their draws.
+
+    Parameters
+    ----------
+    spec, design
+        The model and its arrays.
+    settings
+        Seed, chains and lengths.
+    folder
+        Where checkpoints go; kept when the run is interrupted.
+    resume
+        Continue from the checkpoints in ``folder``.
+    cores
+        Chains that run at once; default all cores.
+    progress
+        Show a bar per chain on stderr.
+
+    Raises
+    ------
+    SamplingError
+        A chain failed, or ``folder`` belongs to another model, data or settings.
+    """
+    _prepare(spec, design, settings, folder, resume=resume)
+    started = time.perf_counter()
+    waiting = list(range(settings.chains))
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    limit = min(cores or os.cpu_count() or 1, settings.chains)
+    with _Bars(settings, folder, shown=progress) as bars:
+        try:
+            while waiting or running:
+                while waiting and len(running) < limit:
+                    chain = waiting.pop(0)
+                    running[chain] = _start(folder, chain)
+                time.sleep(_POLL_SECONDS)
+                bars.update()
+                for chain, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[chain]
+                        _check_exit(process, folder, chain)
+        finally:
+            for process in running.values():
+                process.terminate()
+                process.wait()
+    sampled = _collect(folder, settings)
+    sampled.timings["wall_seconds"] = time.perf_counter() - started
+    return sampled
+
+
+def _prepare(
+    spec: ModelSpec, design: Design, settings: Settings, folder: Path, *, resume: bool
+) -> None:
+    """Write the job, or check that the one that is there is the same."""
+    job = {
+        "settings": asdict(settings),
+        "model": hashlib.sha256(spec_to_toml(spec).encode()).hexdigest(),
+        "design": design.digest,
+    }
+    path = folder / "job.json"
+    if resume and not path.is_file():
+        msg = f"--resume: got no checkpoint at {folder.name}; expected an interrupted run. Run without it."
+        raise SamplingError(msg)
+    if path.is_file() and not resume:
+        msg = (
+            f"sampling: got checkpoints of an interrupted run at {folder.name}; expected none. "
+            "Continue it with --resume, or delete the folder."
+        )
+        raise SamplingError(msg)
+    if resume:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in job if before.get(key) != json.loads(json.dumps(job[key]))]
+        if changed:
+            msg = (
+                f"--resume: got another {' and '.join(changed)} than the interrupted run at "
+                f"{folder.name}; expected the same. Undo the change or start anew."
+            )
+            raise SamplingError(msg)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    design.data.to_netcdf(folder / "design.nc", engine="h5netcdf")
+    (folder / "model.toml").write_text(spec_to_toml(spec), encoding="utf-8")
+    replace_file(path, lambda file: file.write(json.dumps(job).encode()))
+
+
+def _start(folder: Path, chain: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "spatialclusters.chain", str(folder), str(chain)]
+    with (folder / f"chain-{chain}.log").open("wb") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | _SINGLE_THREAD
+        )
+
+
+def _check_exit(process: subprocess.Popen[bytes], folder: Path, chain: int) -> None:
+    if process.returncode == 0:
+        return
+    log = (folder / f"chain-{chain}.log").read_text(encoding="utf-8", errors="replace")
+    last = " / ".join(log.strip().splitlines()[-3:])[-600:]
+    msg = (
+        f"sampling: chain {chain} stopped with exit code {process.returncode} ({last}). "
+        f"What it had drawn is kept; its log is {folder.name}/chain-{chain}.log. Continue with --resume."
+    )
+    raise SamplingError(msg)
+
+
+def _collect(folder: Path, settings: Settings) -> Sampled:
+    posterior: dict[str, list[np.ndarray]] = {}
+    stats: dict[str, list[np.ndarray]] = {}
+    timings: dict[str, Any] = {"warm_up_seconds": [], "sampling_seconds": [], "cpu_seconds": []}
+    warm = -(-settings.tune // BLOCK) - 1
+    for chain in range(settings.chains):
+        blocks = [read_block(path) for path in block_files(folder, chain)]
+        for name in blocks[-1]:
+            kind, _, variable = name.partition(" ")
+            if kind in ("posterior", "stat"):
+                parts = [block[name] for block in blocks if name in block]
+                (posterior if kind == "posterior" else stats).setdefault(variable, []).append(
+                    np.concatenate(parts)
+                )
+        at = [float(block["seconds"]) for block in blocks]
+        timings["warm_up_seconds"].append(at[warm])
+        timings["sampling_seconds"].append(at[-1] - at[warm])
+        timings["cpu_seconds"].append(float(blocks[-1]["cpu seconds"]))
+    return Sampled(
+        {name: np.stack(chains) for name, chains in posterior.items()},
+        {name: np.stack(chains) for name, chains in stats.items()},
+        timings,
+    )
+
+
+class _Bars:
+    """A progress bar per chain, fed by the checkpoints that have appeared."""
+
+    def __init__(self, settings: Settings, folder: Path, *, shown: bool) -> None:
+        self._settings, self._folder, self._shown = settings, folder, shown
+
+    def __enter__(self) -> _Bars:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} {task.fields[stage]}"),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(
+            *columns, console=Console(stderr=True), disable=not self._shown, transient=True
+        )
+        self._progress.start()
+        total = self._settings.tune + self._settings.draws
+        self._tasks = [
+            self._progress.add_task(f"chain {k + 1}", total=total, stage="waiting", start=True)
+            for k in range(self._settings.chains)
+        ]
+        return self
+
+    def update(self) -> None:
+        if not self._shown:
+            return
+        total = self._settings.tune + self._settings.draws
+        for chain, task in enumerate(self._tasks):
+            done = min(len(block_files(self._folder, chain)) * BLOCK, total)
+            started = (self._folder / f"chain-{chain}.log").exists()
+            stage = "waiting" if not started else "compiling" if not done else "warm-up"
+            stage = "sampling" if done >= self._settings.tune else stage
+            self._progress.update(task, completed=done, stage="done" if done == total else stage)
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()

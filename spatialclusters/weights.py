@@ -1,0 +1,605 @@
+"""Region geometry or a neighbor list -> Weights: who is whose neighbor, and how much.
+
+Ids meet only in :func:`align`; the rest works on positions in ``regions``. A region
+without neighbors (an isolate) keeps an empty row and is reported, never given
+neighbors; in a file it is a row ``region_i = region_j`` of weight 0, as in libpysal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import sparse
+
+from spatialclusters.errors import WeightsError, listing, suggestion
+from spatialclusters.panel import read_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spatialclusters.panel import Panel
+
+__all__ = [
+    "Weights",
+    "align",
+    "contiguity",
+    "distance_band",
+    "knn",
+    "parse_weights",
+    "read_weights",
+]
+
+_DIAMETER_KM = 2 * 6371.0088  # mean radius of GRS 80 and WGS 84 (Moritz 2000)
+_TIE = 1e-9  # relative: rounding leaves equal distances some 1e-13 apart
+_ROUNDING = 1e-12  # a row sum this close to one is one
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    r"""Spatial weights W, sparse (n, n), with the ids of its rows and columns.
+
+    Rows are standardized as :math:`w_{ij} = a_{ij} / \sum_k a_{ik}`, or left as
+    :math:`a_{ij}`; :math:`w_{ii} = 0`. ``matrix`` is canonical: sorted, no stored zeros.
+
+    Raises
+    ------
+    WeightsError
+        An id repeats or is not text, the shape is wrong, a weight is negative, not
+        finite or on the diagonal, or rows do not sum to one as said.
+
+    References
+    ----------
+    Anselin, L. (1988). Spatial Econometrics. doi:10.1007/978-94-015-7799-1
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"region_i": ["a", "b", "b"], "region_j": ["b", "a", "c"]})
+    >>> weights = read_weights(table)
+    >>> weights.matrix.toarray().tolist(), weights.isolates, weights.symmetric
+    ([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.0, 0.0]], ('c',), False)
+    """
+
+    regions: tuple[str, ...]
+    matrix: sparse.csr_array
+    kind: str
+    row_standardized: bool
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        given: Any = self.matrix
+        matrix = given.astype(np.float64, copy=True)
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        regions, n = _ids(self.regions, "weights"), len(self.regions)
+        own, sums = np.flatnonzero(matrix.diagonal()), matrix.sum(axis=1)
+        for wrong, got, expected in (
+            (matrix.shape != (n, n), f"a {matrix.shape} matrix", f"{n} x {n}"),
+            (len(own), f"diagonal weights of {listing(regions[i] for i in own)}", "diag(W) = 0"),
+            (not (np.isfinite(matrix.data) & (matrix.data > 0)).all(), "bad numbers", "w >= 0"),
+            (
+                self.row_standardized and not (np.isclose(sums, 1, _TIE) | (sums == 0)).all(),
+                "rows that do not sum to one",
+                "row-standardized weights",
+            ),
+        ):
+            if wrong:
+                raise WeightsError(f"weights: got {got}; expected {expected}. Correct them.")
+        object.__setattr__(self, "regions", regions)
+        object.__setattr__(self, "matrix", matrix)
+
+    @property
+    def n_links(self) -> int:
+        """Number of directed links."""
+        return int(self.matrix.nnz)
+
+    @cached_property
+    def neighbors(self) -> NDArray[np.int64]:
+        """Number of neighbors of each region, shape (n,)."""
+        return np.diff(self.matrix.indptr).astype(np.int64)
+
+    @property
+    def mean_neighbors(self) -> float:
+        """Links per region, isolates included."""
+        return float(self.neighbors.mean()) if self.regions else 0.0
+
+    @property
+    def isolates(self) -> tuple[str, ...]:
+        """Regions without neighbors (empty rows)."""
+        return tuple(self.regions[i] for i in np.flatnonzero(self.neighbors == 0))
+
+    @cached_property
+    def components(self) -> NDArray[np.int64]:
+        """Label of each region's component, links taken in both directions, shape (n,)."""
+        labels = sparse.csgraph.connected_components(self.matrix, connection="weak")[1]
+        return np.asarray(labels, dtype=np.int64)
+
+    @property
+    def n_components(self) -> int:
+        """Number of components; an isolate that nobody links to is one."""
+        return len(np.unique(self.components))
+
+    @cached_property
+    def symmetric(self) -> bool:
+        """Whether every link has a counterpart, of whatever weight."""
+        return _one_way(self.matrix) == 0
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over regions and matrix, whatever the order in which links came."""
+        text = hashlib.sha256(json.dumps(self.regions).encode())
+        for part, kind in (("indptr", "<i8"), ("indices", "<i8"), ("data", "<f8")):
+            text.update(getattr(self.matrix, part).astype(kind).tobytes())
+        return text.hexdigest()
+
+    def describe(self) -> dict[str, object]:
+        """Return what every summary shows, as plain values."""
+        return {
+            "kind": self.kind,
+            "row_standardized": self.row_standardized,
+            "regions": len(self.regions),
+            "links": self.n_links,
+            "mean_neighbors": self.mean_neighbors,
+            "min_neighbors": min(self.neighbors.tolist(), default=0),
+            "max_neighbors": max(self.neighbors.tolist(), default=0),
+            "isolates": list(self.isolates),
+            "components": self.n_components,
+            "symmetric": self.symmetric,
+            "digest": self.digest,
+            "notes": list(self.notes),
+        }
+
+    def graph(self) -> Any:
+        """Return a libpysal ``Graph`` whose ``unique_ids`` are ``regions``, in that order."""
+        from libpysal.graph import Graph
+
+        graph = Graph.from_sparse(self.matrix, ids=np.array(self.regions, dtype=object))
+        return Graph(graph.adjacency, "R" if self.row_standardized else "O", is_sorted=True)
+
+    def to_dataset(self) -> xr.Dataset:
+        """Return links by position (``focal, neighbor, weight``) over coordinate ``region``."""
+        links = self.matrix.tocoo()
+        columns = {"focal": links.row.astype(int), "neighbor": links.col.astype(int)}
+        return xr.Dataset(
+            {name: ("link", values) for name, values in {**columns, "weight": links.data}.items()},
+            coords={"region": np.array(self.regions, dtype=object)},
+            attrs={
+                "kind": self.kind,
+                "row_standardized": int(self.row_standardized),
+                "notes": json.dumps(self.notes),
+            },
+        )
+
+    @classmethod
+    def from_dataset(cls, dataset: xr.Dataset) -> Weights:
+        """Return the weights that :meth:`to_dataset` wrote, with the same digest."""
+        focal, neighbor, weight = (dataset[name].values for name in ("focal", "neighbor", "weight"))
+        shape = (dataset.sizes["region"],) * 2
+        return cls(
+            tuple(dataset["region"].values.tolist()),
+            sparse.csr_array((weight, (focal, neighbor)), shape=shape),
+            kind=str(dataset.attrs["kind"]),
+            row_standardized=bool(dataset.attrs["row_standardized"]),
+            notes=tuple(json.loads(dataset.attrs["notes"])),
+        )
+
+
+def contiguity(panel: Panel, *, rook: bool = False, row_standardize: bool = True) -> Weights:
+    r"""Return contiguity weights: :math:`a_{ij} = 1` if polygons i and j touch.
+
+    They touch if they share a vertex (queen) or two successive vertices (rook), exactly.
+    A note counts polygons that meet without a shared vertex, as simplified ones may.
+
+    Raises
+    ------
+    WeightsError
+        There is no geometry, or it is not made of polygons.
+
+    Examples
+    --------
+    >>> import geopandas, shapely, types
+    >>> boxes = [shapely.box(0, 0, 1, 1), shapely.box(1, 1, 2, 2), shapely.box(2, 1, 3, 2)]
+    >>> shapes = geopandas.GeoSeries(boxes, index=["a", "b", "c"])
+    >>> panel = types.SimpleNamespace(geometry=shapes, regions=("a", "b", "c"))
+    >>> contiguity(panel).n_links, contiguity(panel, rook=True).isolates
+    (4, ('a',))
+    """
+    from libpysal.graph import Graph
+
+    kind = "rook" if rook else "queen"
+    shapes = _geometry(panel)
+    other = sorted(set(shapes.geom_type) - {"Polygon", "MultiPolygon"})
+    if other:
+        msg = f"{kind} weights: got {listing(other)} geometry; expected polygons."
+        raise WeightsError(f"{msg} Use knn:K or distance:KM for points.")
+    graph = Graph.build_contiguity(shapes, rook=rook)
+    weights = _from_graph(graph, kind, panel.regions, row_standardize)
+    meet, too = shapes.sindex.query(shapes.to_numpy(), predicate="intersects")
+    missed = 0 if rook else int((meet < too).sum()) - weights.n_links // 2
+    if not missed:
+        return weights
+    note = f"{_count(missed, 'pair')} of polygons that meet share no vertex and are no neighbors."
+    return replace(weights, notes=(note,))
+
+
+def knn(panel: Panel, k: int, *, row_standardize: bool = True) -> Weights:
+    """Return weights in which each region's neighbors are the k regions nearest to it.
+
+    Distances are those of :func:`distance_band`. Of regions equally far away at the
+    k-th place, the smaller ids are taken: the order of regions does not matter.
+
+    Raises
+    ------
+    WeightsError
+        There is no geometry, k is not in 1 ... n - 1, or two centroids coincide.
+
+    Examples
+    --------
+    >>> import geopandas, shapely, types
+    >>> shapes = geopandas.GeoSeries(shapely.points([0, 1, 5], [0, 0, 0]), index=["a", "b", "c"])
+    >>> panel = types.SimpleNamespace(geometry=shapes, regions=("a", "b", "c"))
+    >>> knn(panel, 1).matrix.toarray().tolist()
+    [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+    from scipy.spatial import KDTree
+
+    regions = panel.regions
+    points, _, notes = _points(panel)
+    if not 1 <= k < len(regions):
+        msg = f"knn weights: got k = {k} for {len(regions)} regions; expected 1 <= k < that."
+        raise WeightsError(f"{msg} Choose such a k.")
+    tree = KDTree(points)
+    distance = tree.query(points, k=k + 1)[0]  # column 0 is the region itself
+    twins = np.flatnonzero(distance[:, 1] == 0)
+    if len(twins):
+        got = f"the same centroid for {listing(regions[i] for i in twins)}"
+        msg = f"knn weights: got {got}; expected different ones. Merge them or use distance:KM."
+        raise WeightsError(msg)
+    chosen: list[int] = []
+    ties = 0
+    for i, radius in enumerate(distance[:, k]):
+        found = np.setdiff1d(tree.query_ball_point(points[i], radius * (1 + _TIE)), [i])
+        inside = np.linalg.norm(points[found] - points[i], axis=1) < radius * (1 - _TIE)
+        edge = sorted(found[~inside].tolist(), key=regions.__getitem__)
+        chosen += [*found[inside].tolist(), *edge[: k - int(inside.sum())]]
+        ties += len(found) > k
+    if ties:
+        notes.append(f"Ties at the k-th neighbor were broken by id at {_count(ties, 'region')}.")
+    links = np.repeat(np.arange(len(regions)), k), np.array(chosen), np.ones(len(chosen))
+    return _build(regions, links, f"knn:{k}", notes, row_standardize)
+
+
+def distance_band(panel: Panel, threshold: float, *, row_standardize: bool = True) -> Weights:
+    r"""Return weights :math:`a_{ij} = 1` if centroids are at most ``threshold`` apart.
+
+    With longitude :math:`\lambda` and latitude :math:`\varphi`, the great circle in km
+    (haversine, R = 6371.0088 km); projected, a straight line in km; without a reference
+    system, a straight line in map units. Centroids are those of the flat map.
+
+    .. math:: d = 2R \arcsin\sqrt{\sin^2\tfrac{\Delta\varphi}{2}
+              + \cos\varphi_i \cos\varphi_j \sin^2\tfrac{\Delta\lambda}{2}}
+
+    Raises
+    ------
+    WeightsError
+        There is no geometry, the threshold is not positive and finite, or a latitude
+        is beyond 90 degrees.
+
+    References
+    ----------
+    Moritz, H. (2000). Geodetic Reference System 1980. doi:10.1007/s001900050278
+
+    Examples
+    --------
+    >>> import geopandas, shapely, types
+    >>> points = shapely.points([0, 1, 3], [0, 0, 0])  # one degree is 111.195 km
+    >>> shapes = geopandas.GeoSeries(points, index=["a", "b", "c"], crs="EPSG:4326")
+    >>> panel = types.SimpleNamespace(geometry=shapes, regions=("a", "b", "c"))
+    >>> distance_band(panel, 112).isolates, distance_band(panel, 111).n_links
+    (('c',), 0)
+    """
+    from scipy.spatial import KDTree
+
+    if not (math.isfinite(threshold) and threshold > 0):
+        msg = f"distance weights: got threshold {threshold}; expected a positive number."
+        raise WeightsError(f"{msg} Write for example distance:150.")
+    points, sphere, notes = _points(panel)
+    tree, chord = KDTree(points), threshold
+    if sphere:
+        chord = _DIAMETER_KM * math.sin(min(threshold / _DIAMETER_KM, math.pi / 2))
+    pairs = tree.query_pairs(chord * (1 + _ROUNDING), output_type="ndarray")
+    focal, neighbor = np.concatenate([pairs, pairs[:, ::-1]]).T
+    if len(np.unique(focal)) < len(points) > 1:
+        far = float(tree.query(points, k=2)[0][:, 1].max())
+        far = _DIAMETER_KM * math.asin(min(far / _DIAMETER_KM, 1.0)) if sphere else far
+        notes.append(f"From threshold {far:.6g} up every region has a neighbor.")
+    links = focal, neighbor, np.ones(len(focal))
+    return _build(panel.regions, links, f"distance:{threshold:g}", notes, row_standardize)
+
+
+def read_weights(source: Any, *, row_standardize: bool = True) -> Weights:
+    """Read weights from a ``.gal`` file, an edge table, or a libpysal Graph or W.
+
+    ``source`` is the path of a ``.gal``, ``.csv`` or ``.parquet`` file, a data frame with
+    columns ``region_i, region_j[, weight]``, or a libpysal object with text ids. Links in
+    one direction only are kept as they are. The ids of a table are sorted.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or malformed, columns are missing, ids are not text, links
+        repeat or have NaN, infinite or negative weights, or a region neighbors itself.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"region_i": ["01", "02", "03"], "region_j": ["02", "01", "03"]})
+    >>> read_weights(table).isolates
+    ('03',)
+    """
+    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".gal":
+        table, regions = _read_gal(Path(source))
+        return _from_table(table, "gal", regions, row_standardize)
+    if type(source).__module__.startswith("libpysal"):
+        from libpysal.graph import Graph
+
+        graph = source if isinstance(source, Graph) else Graph.from_W(source)
+        return _from_graph(graph, "graph", _ids(graph.unique_ids, "graph"), row_standardize)
+    return _from_table(read_table(source, error=WeightsError)[0], "edges", None, row_standardize)
+
+
+def parse_weights(text: str, panel: Panel, *, row_standardize: bool = True) -> Weights:
+    """Return the weights that ``--weights`` names, over the panel's regions.
+
+    ``text`` is ``queen``, ``rook``, ``knn:K``, ``distance:KM``, or the path of a ``.gal``
+    file or an edge table (``.csv``, ``.parquet``).
+
+    Raises
+    ------
+    WeightsError
+        The text is none of these, or its weights cannot be built, read or aligned.
+
+    Examples
+    --------
+    >>> parse_weights("quen", panel=None)
+    Traceback (most recent call last):
+    spatialclusters.errors.WeightsError: --weights: got 'quen'; expected queen, rook, ...
+    """
+    name, _, number = text.strip().partition(":")
+    if text.strip() in ("queen", "rook"):
+        return contiguity(panel, rook=name == "rook", row_standardize=row_standardize)
+    if name in ("knn", "distance"):
+        try:
+            size = int(number) if name == "knn" else float(number)
+        except ValueError as cause:
+            msg = f"--weights: got {text!r}; expected a number as in {name}:5. Correct it."
+            raise WeightsError(msg) from cause
+        if name == "knn":
+            return knn(panel, int(size), row_standardize=row_standardize)
+        return distance_band(panel, size, row_standardize=row_standardize)
+    if Path(text).suffix.lower() in (".gal", ".csv", ".parquet"):
+        return align(read_weights(text, row_standardize=row_standardize), panel.regions)
+    raise WeightsError(
+        f"--weights: got {text!r}; expected queen, rook, knn:K, distance:KM or a .gal, .csv or "
+        f".parquet file.{suggestion(name, ['queen', 'rook', 'knn:K', 'distance:KM'])} Correct it."
+    )
+
+
+def align(
+    weights: Weights, regions: Sequence[str], *, row_standardize: bool | None = None
+) -> Weights:
+    """Return the weights over ``regions``, in that order: the only place where ids meet.
+
+    Other regions are dropped with their links, and a note says so; rows are standardized
+    after that. ``row_standardize=None`` keeps the setting.
+
+    Raises
+    ------
+    WeightsError
+        A region comes twice or has no row in the weights, or standardized weights are
+        asked to become unstandardized.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"region_i": ["a", "b", "b"], "region_j": ["b", "a", "c"]})
+    >>> aligned = align(read_weights(table), ["b", "a"])
+    >>> aligned.matrix.toarray().tolist(), aligned.notes[-1]
+    ([[0.0, 1.0], [1.0, 0.0]], "Dropped 1 region that the data lack, with 1 link: 'c'.")
+    """
+    wanted = _ids(regions, "regions")
+    place = {region: i for i, region in enumerate(weights.regions)}
+    missing = [region for region in wanted if region not in place]
+    if missing:
+        raise WeightsError(
+            f"weights: got no row for {len(missing)} of {len(wanted)} regions: {listing(missing)};"
+            f" expected one for each.{_zeros_hint(missing, place)} Correct the ids, or add a row "
+            "region_i = region_j with weight 0 to declare a region without neighbors."
+        )
+    standardize = weights.row_standardized if row_standardize is None else row_standardize
+    if weights.row_standardized and not standardize:
+        msg = "weights: got standardized rows; expected raw ones, as row_standardize=False asks."
+        raise WeightsError(f"{msg} Build or read them with row_standardize=False.")
+    order = np.array([place[region] for region in wanted], dtype=np.int64)
+    matrix = weights.matrix[order][:, order]
+    notes, dropped = weights.notes, sorted(place.keys() - set(wanted), key=place.__getitem__)
+    if dropped:
+        alone = np.flatnonzero((np.diff(matrix.indptr) == 0) & (weights.neighbors[order] > 0))
+        left = listing(wanted[i] for i in alone)
+        notes += (
+            f"Dropped {_count(len(dropped), 'region')} that the data lack, with "
+            f"{_count(weights.n_links - matrix.nnz, 'link')}: {listing(dropped)}."
+            + (f" That leaves without neighbors: {left}." if left else ""),
+        )
+    matrix = _standardize(matrix) if standardize else matrix
+    return Weights(wanted, matrix, weights.kind, standardize, notes)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _zeros_hint(missing: Sequence[str], known: Iterable[str]) -> str:
+    """Say how many ids differ from a known one only by leading zeros or spaces."""
+    bare = {region.strip().lstrip("0"): region for region in known}
+    near = {region: bare.get(region.strip().lstrip("0")) for region in missing}
+    pairs = [f"{region!r} and {other!r}" for region, other in near.items() if other]
+    text = f" {len(pairs)} of them differ only by leading zeros or spaces"
+    return f"{text}, such as {pairs[0]}." if pairs else ""
+
+
+def _ids(regions: Iterable[object], where: str) -> tuple[str, ...]:
+    """Check that ids are text and distinct."""
+    ids = tuple(str(value) if isinstance(value, str) else value for value in regions)
+    wrong = [value for value in ids if not isinstance(value, str) or not value]
+    twice = [value for value, count in Counter(ids).items() if count > 1]
+    if wrong or twice:
+        got = f"{listing(wrong)} as ids" if wrong else f"{listing(twice)} more than once"
+        msg = f"{where}: got {got}; expected each region once, as text such as '06'. Correct them."
+        raise WeightsError(msg)
+    return tuple(value for value in ids if isinstance(value, str))
+
+
+def _one_way(matrix: Any) -> int:
+    """Count links without a counterpart in the other direction."""
+    return int(matrix.nnz - (matrix != 0).multiply(matrix.T != 0).nnz)
+
+
+def _standardize(matrix: sparse.csr_array) -> sparse.csr_array:
+    """Divide rows by their sums; rows that sum to one already keep their bits."""
+    sums = matrix.sum(axis=1)
+    done = (sums == 0) | (abs(sums - 1) < _ROUNDING)
+    return sparse.csr_array(sparse.diags_array(1 / np.where(done, 1.0, sums)) @ matrix)
+
+
+def _build(
+    regions: Sequence[str], links: Any, kind: str, notes: list[str], row_standardize: bool
+) -> Weights:
+    """Put links (position of focal, of neighbor, weight) into Weights."""
+    focal, neighbor, weight = links
+    shape = (len(regions), len(regions))
+    matrix = sparse.csr_array((weight, (focal, neighbor)), shape=shape, dtype=np.float64)
+    matrix.eliminate_zeros()
+    if one_way := _one_way(matrix):
+        notes = [*notes, f"{one_way} of {_count(matrix.nnz, 'link')} have no counterpart."]
+    matrix = _standardize(matrix) if row_standardize else matrix
+    return Weights(tuple(regions), matrix, kind, row_standardize, tuple(notes))
+
+
+def _from_graph(graph: Any, kind: str, regions: Sequence[str], row_standardize: bool) -> Weights:
+    table = graph.adjacency.rename_axis(["region_i", "region_j"]).reset_index()
+    return _from_table(table, kind, regions, row_standardize)
+
+
+def _from_table(
+    table: pd.DataFrame, kind: str, regions: Sequence[str] | None, row_standardize: bool
+) -> Weights:
+    """Check an edge table and build from it; ``regions`` are its ids, sorted if None."""
+    absent = [name for name in ("region_i", "region_j") if name not in table]
+    if absent or table.empty:
+        near = suggestion(absent[0], map(str, table.columns)) if absent else ""
+        raise WeightsError(
+            f"{kind} weights: got {len(table)} rows with columns {listing(table.columns)}; "
+            f"expected rows with columns region_i, region_j and perhaps weight.{near} Correct it."
+        )
+    focal, neighbor = table["region_i"], table["region_j"]
+    ids = _ids(sorted({*focal, *neighbor}, key=str), f"{kind} weights")
+    place = {region: i for i, region in enumerate(ids if regions is None else regions)}
+    own = (focal == neighbor).to_numpy(bool)
+    given = table.get("weight", pd.Series(1.0 - own))
+    weight = pd.to_numeric(given, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    for bad, got, expected in (
+        (~np.isfinite(weight) | (weight < 0), "NaN, infinite or negative weights", "numbers >= 0"),
+        (own & (weight != 0), "regions as their own neighbors", "weight 0 there, diag(W) = 0"),
+        (table.duplicated(["region_i", "region_j"]), "links more than once", "each link once"),
+    ):
+        rows = [f"row {i + 1}: {focal.iloc[i]} -> {neighbor.iloc[i]}" for i in np.flatnonzero(bad)]
+        if rows:
+            msg = f"{kind} weights: got {got} ({listing(rows)}); expected {expected}."
+            raise WeightsError(f"{msg} Correct these rows.")
+    zero = int(((weight == 0) & ~own).sum())
+    notes = [f"{_count(zero, 'row')} of weight 0 made no link."] if zero else []
+    links = focal.map(place).to_numpy(), neighbor.map(place).to_numpy(), weight
+    return _build(tuple(place), links, kind, notes, row_standardize)
+
+
+def _read_gal(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read a GAL file. Ids stay text, while libpysal's Graph reader turns 01 into 1."""
+
+    def fail(number: int, words: Sequence[str], expected: str) -> WeightsError:
+        got = listing([" ".join(words)])
+        return WeightsError(f"{path.name}, line {number}: got {got}; expected {expected}. Fix it.")
+
+    try:
+        text = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        msg = f"{path.name}: got a file that cannot be read ({cause}); expected a .gal file."
+        raise WeightsError(f"{msg} Check the path.") from cause
+    lines = iter([(i, line.split()) for i, line in enumerate(text, 1) if line.strip()])
+    number, header = next(lines, (1, []))
+    size = [*header[:2], ""][min(len(header), 2) - 1] if header else ""  # 'n' or '0 n file ids'
+    if not size.isdecimal():
+        raise fail(number, header, "the number of regions")
+    edges: dict[str, tuple[int, list[str]]] = {}
+    for number, words in lines:
+        if len(words) != 2 or not words[1].isdecimal() or words[0] in edges:
+            raise fail(number, words, "a new region and the number of its neighbors")
+        near: list[str] = []
+        if int(words[1]):
+            number, near = next(lines, (number + 1, []))
+        if len({*near} - {words[0]}) != int(words[1]) or len(near) != int(words[1]):
+            raise fail(number, near, f"{words[1]} different neighbors of {words[0]!r}")
+        edges[words[0]] = number, near
+    if len(edges) != int(size):
+        raise fail(len(text), [f"{len(edges)} regions"], f"{size} as the first line says")
+    for number, near in edges.values():
+        if unknown := [name for name in near if name not in edges]:
+            raise fail(number, unknown, "neighbors that have a line of their own")
+    rows = [(i, j, float(i != j)) for i, (_, near) in edges.items() for j in near or [i]]
+    return pd.DataFrame(rows, columns=["region_i", "region_j", "weight"]), list(edges)
+
+
+def _geometry(panel: Panel) -> Any:
+    """Return the shapes of the panel's regions, in its order, or say what is missing."""
+    if panel.geometry is None:
+        msg = "weights: got a panel without geometry; expected one shape per region."
+        raise WeightsError(f"{msg} Add --regions FILE, read_panel(..., regions=FILE).")
+    shapes = panel.geometry.reindex(list(panel.regions))
+    empty = shapes.index[shapes.isna() | shapes.is_empty]
+    if len(empty):
+        msg = f"weights: got no geometry for {listing(empty)}; expected one shape per region."
+        raise WeightsError(f"{msg} Add the shapes or drop the regions.")
+    return shapes
+
+
+def _points(panel: Panel) -> tuple[NDArray[np.float64], bool, list[str]]:
+    """Return centroids: on the sphere (n, 3) in km, or in the plane (n, 2); which; notes."""
+    import shapely
+
+    shapes = _geometry(panel)
+    xy = shapely.get_coordinates(shapely.centroid(shapes.to_numpy()))
+    crs = shapes.crs
+    if crs is None:
+        return xy, False, ["Distances are in map units: the geometry has no reference system."]
+    xy = xy * crs.axis_info[0].unit_conversion_factor  # to radians or meters
+    if not crs.is_geographic:
+        return xy / 1000, False, [f"Distances are straight lines in km in {crs.name}."]
+    lon, lat = xy.T
+    beyond = [panel.regions[i] for i in np.flatnonzero(abs(lat) > math.pi / 2)]
+    if beyond:
+        msg = f"weights: got latitudes beyond 90 degrees for {listing(beyond)}; expected lon, lat."
+        raise WeightsError(f"{msg} Correct the reference system.")
+    sphere = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+    notes = ["Distances are great circles in km between centroids of the longitude-latitude map."]
+    wide = shapes.index[(shapes.bounds["maxx"] - shapes.bounds["minx"] > 180).to_numpy()]
+    if len(wide):
+        notes.append(f"Centroids are off where shapes cross the antimeridian: {listing(wide)}.")
+    return sphere * _DIAMETER_KM / 2, True, notes
