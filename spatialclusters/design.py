@@ -135,15 +135,16 @@ class Design:
     @cached_property
     def rows_digest(self) -> str:
         """SHA-256 over the row ids and the response: equal for the same sample."""
-        named = [self.data[name].values.astype(str) for name in self.data if str(name).startswith("row_")]
-        return _sha256(self.y, *named)
+        named = [str(name) for name in self.data if str(name).startswith("row_")]
+        return _sha256(self.y, np.array(named), *(self.data[name].values for name in named))
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over everything the likelihood sees."""
-        codes = [array for group in self.groups for array in (group.codes, group.levels.astype(str))]
+        codes = [array for group in self.groups for array in (group.codes, group.levels)]
         labels = np.array([*self.terms, self.data.attrs["groups"]])
-        return _sha256(self.y, self.X, labels, *codes)
+        size = self.data["size"].values if "size" in self.data else np.empty(0)
+        return _sha256(self.y, self.X, size, np.array([self.intercept]), labels, *codes)
 
     def label(self, formula_label: str) -> str:
         """Return the column's label for a term of the formula: zero rules rename logs."""
@@ -161,7 +162,7 @@ def build_design(
     *,
     linkages: str | Path | pd.DataFrame | xr.DataArray | None = None,
 ) -> Design:
-    """Compute measures on the whole panel, then choose rows and lay out columns.
+    r"""Compute measures on the whole panel, then choose rows and lay out columns.
 
     Parameters
     ----------
@@ -190,7 +191,7 @@ def build_design(
     >>> from spatialclusters.spec import parse_spec
     >>> table = pd.DataFrame({"region": list("abcd"), "y": [1.0, 2.0, 2.5, 4.0],
     ...                       "x": [0.0, 1.0, 2.0, 3.0]})
-    >>> spec = parse_spec('schema = 1\\nname = "line"\\ntitle = "A line"\\nformula = "y ~ x"')
+    >>> spec = parse_spec('name = "line"\nformula = "y ~ x"')
     >>> design = build_design(spec, read_panel(table))
     >>> design.terms, design.n_rows, design.standardized[:, 0].round(3).tolist()
     (('x',), 4, [-1.162, -0.387, 0.387, 1.162])
@@ -256,7 +257,8 @@ def absorbed_groups(design: Design, reported: tuple[str, ...]) -> tuple[list[str
     tuple
         Names absorbed, names left out.
     """
-    absorbed, left = [], []
+    absorbed: list[str] = []
+    left: list[str] = []
     for group in design.groups:
         if -1 not in group.columns:
             continue
@@ -301,11 +303,12 @@ class _Rows:
         self.y = response.values[self.known]
         where = np.nonzero(self.known)
         self.ids = {
-            dim: response[dim].values[index]
-            for dim, index in zip(self.dims, where, strict=True)
+            dim: response[dim].values[index] for dim, index in zip(self.dims, where, strict=True)
         }
         if "cluster_of" in panel.data.coords and "industry" in self.dims:
-            self.ids["cluster"] = panel.data["cluster_of"].values[where[self.dims.index("industry")]]
+            self.ids["cluster"] = panel.data["cluster_of"].values[
+                where[self.dims.index("industry")]
+            ]
 
     def take(self, keep: np.ndarray) -> _Rows:
         taken = object.__new__(_Rows)
@@ -405,7 +408,11 @@ def _sample(
         start, end = panel.period(wanted.from_year), panel.period(wanted.to_year, end=True)
         for period, year in ((start, wanted.from_year), (end, wanted.to_year)):
             values = panel.values(wanted.variable, period).values
-            for reason, lost in (("not published", np.isnan(values)), ("zero", values == 0.0)):
+            for reason, lost in (
+                ("not published", np.isnan(values)),
+                ("zero", values == 0.0),
+                ("negative", values < 0.0),
+            ):
                 dropped[f"{wanted.variable} {reason} in {year}"] = int((lost & seen).sum())
                 seen = seen & ~lost
     else:
@@ -431,8 +438,9 @@ def _row_lag(spec: ModelSpec, rows: _Rows, weights: Weights | None) -> sparse.cs
     position = {region: i for i, region in enumerate(weights.regions)}
     region = np.array([position[r] for r in rows.ids["region"]])
     block = rows.ids.get("cluster", np.zeros(len(region), dtype=object))
-    order = np.argsort(block.astype(str), kind="stable")
-    labels = pd.factorize(block[order])[0]
+    codes = pd.factorize(block)[0]
+    order = np.argsort(codes, kind="stable")
+    labels = codes[order]
     pieces = [
         weights.matrix[region[order[labels == k]]][:, region[order[labels == k]]]
         for k in range(labels.max() + 1)
@@ -622,13 +630,14 @@ def _record(
 
 
 def _sha256(*arrays: np.ndarray) -> str:
-    """Digest arrays; text goes in as UTF-8 with its lengths, so that no two lists collide."""
+    """Digest arrays with their shapes; text goes in as JSON, so that no two lists collide."""
     digest = hashlib.sha256()
     for array in arrays:
-        if array.dtype.kind == "U":
+        digest.update(str(array.shape).encode())
+        if array.dtype.kind in "OU":
             digest.update(json.dumps(array.tolist()).encode())
         else:
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
     return digest.hexdigest()
 
 

@@ -88,7 +88,14 @@ class Evaluator:
                 raise SpecError(msg)
             return f"log({inner})", np.log(values)
         if rule == "drop" and zeros:
-            msg = f"log({inner}): got {zeros} zeros made by a lag; expected another rule than 'drop'."
+            msg = (
+                f"log({inner}): got {zeros} zeros made by a lag; expected another rule than 'drop'."
+            )
+            raise SpecError(msg)
+        if rule == "minimum-and-dummy" and zeros == len(values):
+            msg = (
+                f"log({inner}): got nothing but zeros; expected a positive value. Remove the term."
+            )
             raise SpecError(msg)
         logs, dummy = log_with_zeros(values, rule)
         if dummy is not None and dummy.any():
@@ -114,7 +121,10 @@ def sample_mask(
         values = variables[name]
         for reason, lost in (
             (f"{name} unknown", np.isnan(values)),
-            (f"{name} zero", (values == 0.0) & (zeros.get(name) == "drop") & _logged(formula, name)),
+            (
+                f"{name} zero",
+                (values == 0.0) & (zeros.get(name) == "drop") & _logged(formula, name),
+            ),
         ):
             count = int((lost & keep).sum())
             if count:
@@ -125,7 +135,12 @@ def sample_mask(
 
 def _logged(formula: Formula, name: str) -> bool:
     wanted = Call("log", Variable(name))
-    return any(wanted in term.factors for term in formula.terms)
+    nodes = [factor for term in formula.all_terms for factor in term.factors]
+    while calls := [node for node in nodes if isinstance(node, Call)]:
+        if wanted in calls:
+            return True
+        nodes = [call.argument for call in calls]
+    return False
 
 
 def _domain(label: str, bad: np.ndarray, expected: str) -> str:

@@ -81,7 +81,8 @@ def read_linkages(
         raise PanelError(msg)
     position = {cluster: i for i, cluster in enumerate(clusters)}
     row, column = pairs["cluster"].map(position), pairs["linked_cluster"].map(position)
-    inside = (row.notna() & column.notna() & (row != column)).to_numpy()
+    known = (row.notna() & column.notna()).to_numpy()
+    inside = known & (pairs["cluster"] != pairs["linked_cluster"]).to_numpy()
     matrix = np.zeros((len(clusters), len(clusters)))
     rows, columns = row[inside].astype(int), column[inside].astype(int)
     matrix[rows.to_numpy(), columns.to_numpy()] = weight[inside]
@@ -90,15 +91,16 @@ def read_linkages(
     ]
     if unlinked:
         _LOG.info("linkages: %d clusters have no link: %s", len(unlinked), listing(unlinked))
+    labels = np.array(clusters, dtype=object)
     return xr.DataArray(
         matrix,
-        coords={"cluster": list(clusters), "linked_cluster": list(clusters)},
+        coords={"cluster": labels, "linked_cluster": labels},
         dims=("cluster", "linked_cluster"),
         attrs={
             "source": origin,
             "digest": digest,
             "links": int((matrix > 0).sum()),
-            "outside": int((~inside).sum()),
+            "outside": int((~known).sum()),
             "unlinked": unlinked,
         },
     )
@@ -114,15 +116,16 @@ def _weights(frame: pd.DataFrame, strengths: Mapping[str, float] | None) -> np.n
         if len(unknown):
             msg = f"linkages: got strengths without a number: {listing(unknown)}. Add them to the map."
             raise PanelError(msg)
-        return numbers.to_numpy(np.float64)
-    if "weight" not in frame.columns:
+    elif "weight" not in frame.columns:
         return np.ones(len(frame))
-    if not pd.api.types.is_numeric_dtype(frame["weight"]):
+    else:
+        numbers = frame["weight"]
+    if not pd.api.types.is_numeric_dtype(numbers):
         msg = (
             "linkages: got text in column 'weight'; expected numbers. Map a text with `strengths`."
         )
         raise PanelError(msg)
-    weight = frame["weight"].to_numpy(np.float64)
+    weight = numbers.to_numpy(np.float64)
     bad = ~np.isfinite(weight) | (weight < 0.0)
     if bad.any():
         msg = (

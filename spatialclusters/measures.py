@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from spatialclusters.errors import PanelError, SpecError, listing, suggestion
@@ -159,16 +160,18 @@ def cluster_sums(employment: xr.DataArray) -> xr.DataArray:
     """Sum employment (region, industry) to (region, cluster); industries without one drop out."""
     if "cluster" in employment.dims:
         return employment
-    cluster_of = employment["cluster_of"].values.astype(str)
-    order = np.argsort(cluster_of, kind="stable")
-    order = order[cluster_of[order] != ""]
-    labels, starts = np.unique(cluster_of[order], return_index=True)
+    # labels stay Python strings: NumPy's would drop trailing NULs and pad to the longest
+    cluster_of = employment["cluster_of"].values.astype(object)
+    members = np.flatnonzero(cluster_of != "")
+    codes, labels = pd.factorize(cluster_of[members], sort=True)
+    order = members[np.argsort(codes, kind="stable")]
+    starts = np.searchsorted(np.sort(codes), np.arange(len(labels)))
     values = employment.transpose("region", "industry").values[:, order]
     summed = np.add.reduceat(values, starts, axis=1) if len(order) else values
     return xr.DataArray(
         summed,
         dims=("region", "cluster"),
-        coords={"region": employment["region"], "cluster": labels.astype(object)},
+        coords={"region": employment["region"], "cluster": labels},
     )
 
 
@@ -406,7 +409,7 @@ def growth(start: xr.DataArray, end: xr.DataArray, years: int, *, annualized: bo
     >>> out.values.round(4).tolist(), out.attrs["unit"]
     ([0.0953, nan], 'log change over 3 years')
     """
-    change = np.log(end.where(end > 0.0)) - np.log(start.where(start > 0.0))
+    change: xr.DataArray = xr.apply_ufunc(np.log, end.where(end > 0.0) / start.where(start > 0.0))
     unit = "log change per year" if annualized else f"log change over {years} years"
     result = change / years if annualized else change
     return result.assign_attrs(unit=unit, years=years)
@@ -453,7 +456,7 @@ def _spread(by_cluster: xr.DataArray, employment: xr.DataArray) -> xr.DataArray:
     """Give every industry the value of its cluster; NaN where it has none."""
     if "industry" in by_cluster.dims or "cluster" in employment.dims:
         return by_cluster
-    cluster_of = employment["cluster_of"].values.astype(str)
+    cluster_of = employment["cluster_of"].values
     known = {label: i for i, label in enumerate(by_cluster["cluster"].values)}
     position = np.array([known.get(label, -1) for label in cluster_of])
     values = by_cluster.transpose("region", "cluster").values

@@ -14,12 +14,21 @@ import pandas as pd
 
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.priors import ResolvedPrior, resolve_priors
-from spatialclusters.spec import ModelSpec
+from spatialclusters.spec import ModelSpec, Prior
+from spatialclusters.spec.distributions import Lkj, Normal
 
 if TYPE_CHECKING:
     import pymc as pm
 
-__all__ = ["WIDE", "build_model", "model_priors"]
+__all__ = [
+    "WIDE",
+    "build_model",
+    "model_priors",
+    "noise_clusters",
+    "pair_labels",
+    "relative_size",
+    "sd_names",
+]
 
 WIDE = 100.0
 """Standard deviation of fixed group effects, in response standard deviations."""
@@ -45,7 +54,10 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
 
     with :math:`R_g` from an LKJ prior where a group has several columns, and
     :math:`\sigma_n` constant, by cluster (:math:`\sigma e^{\tau z_c}`) or by size
-    (:math:`\sigma \sqrt{1 + k (\tilde E / E_n)^g}`, :math:`\tilde E` the median).
+    (:math:`\sigma \sqrt{1 - s + s (\tilde E / E_n)^g}`, where :math:`\sigma` is the
+    noise of a row of median base-year size :math:`\tilde E`, s is ``size.share`` and
+    g is ``size.power``: the form :math:`\sigma_\infty \sqrt{1 + k E^{-g}}` with
+    parameters that mean something and hardly depend on each other).
     Random effects are non-centered. Fixed effects sum to zero over levels and
     have standard deviation :data:`WIDE` times that of the response.
 
@@ -91,12 +103,13 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
         for group in design.groups:
             mean = mean + _group_effect(design, group, priors)
         sigma = _noise(spec, design, priors)
+        response = pm.Data("response", design.y, dims="obs")
         if spec.likelihood.family == "student-t":
             nu = 2.0 + _draw("nu - 2", priors["nu"].prior, positive=True)
             pm.Deterministic("nu", nu)
-            pm.StudentT("y", nu=nu, mu=mean, sigma=sigma, observed=design.y, dims="obs")
+            pm.StudentT("y", nu=nu, mu=mean, sigma=sigma, observed=response, dims="obs")
         else:
-            pm.Normal("y", mu=mean, sigma=sigma, observed=design.y, dims="obs")
+            pm.Normal("y", mu=mean, sigma=sigma, observed=response, dims="obs")
     return model
 
 
@@ -112,6 +125,14 @@ def relative_size(design: Design) -> np.ndarray:
     return np.asarray(np.median(size) / size)
 
 
+def sd_names(group: GroupDesign) -> list[str]:
+    """Return the parameter name of each column's standard deviation."""
+    return [
+        f"sd({group.name})" if label == "1" else f"sd({group.name}, {label})"
+        for label in group.labels
+    ]
+
+
 def _coords(spec: ModelSpec, design: Design) -> dict[str, Any]:
     coords: dict[str, Any] = {"obs": np.arange(design.n_rows), "term": list(design.terms)}
     for group in design.groups:
@@ -125,6 +146,7 @@ def _coords(spec: ModelSpec, design: Design) -> dict[str, Any]:
 
 
 def pair_labels(group: GroupDesign) -> list[str]:
+    """Label the correlations of a group's columns, row by row below the diagonal."""
     lower = zip(*np.tril_indices(len(group.labels), -1), strict=True)
     return [f"{group.labels[j]}, {group.labels[i]}" for i, j in lower]
 
@@ -137,11 +159,12 @@ def _coefficients(design: Design, priors: dict[str, ResolvedPrior]) -> Any:
     scale = design.data["scale"].values
     name = "coefficient (standardized)"
     chosen = [priors[term].prior for term in design.terms]
-    if all(prior.distribution == "normal" for prior in chosen):
+    normals = [prior for prior in chosen if isinstance(prior, Normal)]
+    if len(normals) == len(chosen):
         standardized = pm.Normal(
             name,
-            mu=np.array([prior.mean for prior in chosen]) * scale,
-            sigma=np.array([prior.sd for prior in chosen]) * scale,
+            mu=np.array([prior.mean for prior in normals]) * scale,
+            sigma=np.array([prior.sd for prior in normals]) * scale,
             dims="term",
         )
     else:
@@ -167,19 +190,18 @@ def _group_effect(design: Design, group: GroupDesign, priors: dict[str, Resolved
         pm.Deterministic(f"effect({group.name})", effect[:, None], dims=dims)
         return effect[group.codes]
     factors = [1.0 if c < 0 else float(design.data["scale"].values[c]) for c in group.columns]
-    names = [f"sd({group.name})" if c < 0 else f"sd({group.name}, {label})"
-             for c, label in zip(group.columns, group.labels, strict=True)]  # fmt: skip
     sds = pt.stack(
         [
             _draw(f"raw(sd({group.name}), {position})", priors[name].prior, factor, positive=True)
-            for position, (name, factor) in enumerate(zip(names, factors, strict=True))
+            for position, (name, factor) in enumerate(zip(sd_names(group), factors, strict=True))
         ]
     )
     pm.Deterministic(f"sd({group.name})", sds / np.array(factors), dims=dims[1])
     raw = pm.Normal(f"raw({group.name})", 0.0, 1.0, dims=dims)
     if len(factors) > 1:
-        eta = priors[f"cor({group.name})"].prior.eta
-        root = pm.LKJCorr(f"root({group.name})", n=len(factors), eta=eta)
+        prior = priors[f"cor({group.name})"].prior
+        assert isinstance(prior, Lkj)  # the spec allows no other
+        root = pm.LKJCorr(f"root({group.name})", n=len(factors), eta=prior.eta)
         correlation = root @ root.T
         lower = np.tril_indices(len(factors), -1)
         pm.Deterministic(f"cor({group.name})", correlation[lower], dims=f"pair({group.name})")
@@ -202,17 +224,19 @@ def _noise(spec: ModelSpec, design: Design, priors: dict[str, ResolvedPrior]) ->
         codes, _ = noise_clusters(design)
         spread = _draw("sd(log sigma)", priors["sd(log sigma)"].prior, positive=True)
         raw = pm.Normal("raw(log sigma)", 0.0, 1.0, dims="noise_cluster")
-        by_cluster = pm.Deterministic("sigma(cluster)", sigma * pt.exp(spread * raw), dims="noise_cluster")
+        by_cluster = pm.Deterministic(
+            "sigma(cluster)", sigma * pt.exp(spread * raw), dims="noise_cluster"
+        )
         return by_cluster[codes]
     if spec.likelihood.scale == "size":
-        excess = _draw("size.k", priors["size.k"].prior, positive=True)
-        power = _draw("size.g", priors["size.g"].prior, positive=True)
+        share = _draw("size.share", priors["size.share"].prior)
+        power = _draw("size.power", priors["size.power"].prior, positive=True)
         log_size = np.log(relative_size(design))
-        return sigma * pt.sqrt(1.0 + excess * pt.exp(power * log_size))
+        return sigma * pt.sqrt(1.0 - share + share * pt.exp(power * log_size))
     return sigma
 
 
-def _draw(name: str, prior: Any, factor: float = 1.0, *, positive: bool = False) -> Any:
+def _draw(name: str, prior: Prior, factor: float = 1.0, *, positive: bool = False) -> Any:
     """Create a scalar with a prior stated for ``variable / factor``."""
     import pymc as pm
     import pytensor.tensor as pt
@@ -228,6 +252,8 @@ def _draw(name: str, prior: Any, factor: float = 1.0, *, positive: bool = False)
             return pm.HalfStudentT(name, nu=prior.nu, sigma=prior.sd * factor)
         case "exponential":
             return pm.Exponential(name, prior.rate / factor)
+        case "beta":
+            return pm.Beta(name, prior.a, prior.b)
         case "uniform":
             return pm.Uniform(name, prior.lower * factor, prior.upper * factor)
         case "flat":

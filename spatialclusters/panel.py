@@ -9,10 +9,13 @@ file says).
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,7 +34,12 @@ OBSERVED, WITHHELD, ABSENT = 0, 1, 2
 
 _IDS: Final = ("region", "industry", "cluster")
 _SUFFIXES: Final = {"_start": "start", "_end": "end"}
-_COUNTS: Final = ("employment", "establishments", "payroll")
+_COUNT: Final = re.compile(r"(employment|establishments|payroll)(_lower|_upper)?(_start|_end)?")
+_OWN: Final = frozenset({"present", "cluster_of"})
+_RESERVED: Final = _OWN | {*_IDS, "year"}
+_NUMBERS: Final = frozenset(
+    {"boolean", "decimal", "empty", "floating", "integer", "mixed-integer-float"}
+)
 _MISSING_TEXT: Final = frozenset({"", "NA", "NaN", "nan", "."})
 _LOG = logging.getLogger(__name__)
 
@@ -123,8 +131,9 @@ class Panel:
         values = self.values(variable, period)
         present = self.data["present"]
         present = present.sel(year=period, drop=True) if "year" in present.dims else present
-        codes = xr.where(values.notnull(), OBSERVED, xr.where(present, WITHHELD, ABSENT))
-        return codes.astype(np.int8)
+        unpublished = np.where(present.values, WITHHELD, ABSENT)
+        codes = np.where(values.notnull().values, OBSERVED, unpublished)
+        return values.copy(data=codes.astype(np.int8))
 
     def cell_counts(self, variable: str, period: str | None) -> dict[str, int]:
         """Count the observed, zero, withheld and absent cells of a variable in a period."""
@@ -180,9 +189,8 @@ def read_panel(
     >>> panel.regions, panel.years, float(panel.values("income", "end").sum())
     (('01', '02'), ('start', 'end'), 5.0)
     """
-    frame, origin, digest = read_table(source, error=PanelError)
-    frame = _renamed(frame, rename or {})
-    frame = _with_stems(frame)
+    frame, origin, digest = read_table(source, error=PanelError, rename=rename or {})
+    frame = _with_numbers(_with_stems(frame))
     keys = _keys(frame)
     numeric = [column for column in frame.columns if _is_numeric(frame[column], column)]
     _validate(frame, keys, numeric)
@@ -198,12 +206,15 @@ def read_panel(
 
 
 def read_table(
-    source: str | Path | pd.DataFrame | Any, *, error: type[Exception]
+    source: str | Path | pd.DataFrame | Any,
+    *,
+    error: type[Exception],
+    rename: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[pd.DataFrame, str, str]:
     """Read a CSV or Parquet file or take a frame; return it with its origin and digest.
 
     Text stays text: ids such as ``06`` keep their zeros and a region called
-    ``NA`` is not a missing value.
+    ``NA`` is not a missing value. Columns are renamed before they are typed.
 
     Raises
     ------
@@ -213,27 +224,38 @@ def read_table(
     if hasattr(source, "to_pandas"):
         source = source.to_pandas()
     if isinstance(source, pd.DataFrame):
-        hashed = pd.util.hash_pandas_object(source, index=False).to_numpy()
-        return source.copy(), "data frame", hashlib.sha256(hashed.tobytes()).hexdigest()
+        digest = hashlib.sha256(json.dumps([str(column) for column in source.columns]).encode())
+        digest.update(pd.util.hash_pandas_object(source, index=False).to_numpy().tobytes())
+        return _renamed(source, rename, error), "data frame", digest.hexdigest()
     path = Path(source)
-    if not path.is_file():
-        msg = f"{path.name}: got no such file; expected a CSV or Parquet file. Check the path."
-        raise error(msg)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    name, kind = path.name[:80], path.suffix.lower()
     try:
-        if path.suffix.lower() in {".parquet", ".pq"}:
-            return pd.read_parquet(path), path.name, digest
-        if path.suffix.lower() in {".csv", ".txt"}:
-            text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            return _typed(text), path.name, digest
-    except (OSError, ValueError, UnicodeDecodeError) as cause:
-        msg = f"{path.name}: got a file that cannot be read ({cause}). Save it again as CSV or Parquet."
+        if not path.is_file():
+            msg = f"{name}: got no such file; expected a CSV or Parquet file. Check the path."
+            raise error(msg)
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        if kind in {".parquet", ".pq"}:
+            return _renamed(pd.read_parquet(path), rename, error), path.name, content
+        if kind in {".csv", ".txt"}:
+            return _typed(_renamed(_csv(path), rename, error), error), path.name, content
+    except (OSError, ValueError) as cause:
+        reason = str(cause)[:200]
+        msg = f"{name}: got a file that cannot be read ({reason}). Save it again as CSV or Parquet."
         raise error(msg) from cause
-    msg = f"{path.name}: got a file ending in {path.suffix!r}; expected .csv or .parquet."
+    msg = f"{name}: got a file ending in {path.suffix[:80]!r}; expected .csv or .parquet."
     raise error(msg)
 
 
-def _typed(text: pd.DataFrame) -> pd.DataFrame:
+def _csv(path: Path) -> pd.DataFrame:
+    """Read a CSV file as text; rows longer than the header, which pandas shifts, are an error."""
+    text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    if not isinstance(text.index, pd.RangeIndex):
+        msg = "its rows have more values than its header has names"
+        raise ValueError(msg)
+    return text
+
+
+def _typed(text: pd.DataFrame, error: type[Exception]) -> pd.DataFrame:
     """Turn the numeric columns of an all-text frame into float64, ids excepted."""
     columns = {}
     for name in text.columns:
@@ -241,37 +263,43 @@ def _typed(text: pd.DataFrame) -> pd.DataFrame:
         missing = values.isin(_MISSING_TEXT)
         numbers = pd.to_numeric(values.mask(missing), errors="coerce")
         bad = numbers.isna() & ~missing
-        if name in _IDS or name.endswith(("_i", "_j")) or name == "linked_cluster":
+        if name in (*_IDS, "region_i", "region_j", "linked_cluster"):
             columns[name] = values
         elif not bad.any():
             columns[name] = numbers.astype(np.float64)
-        elif str(name).endswith(tuple(_SUFFIXES)) or bad.mean() < 0.5:
-            rows = listing(f"row {i + 2}: {v}" for i, v in values[bad].items())
+        elif _must_be_numbers(name) or bad.mean() < 0.5:
+            lines = listing(f"line {i + 2}: {v}" for i, v in values[bad].items())
             msg = (
-                f"column {name!r}: got {int(bad.sum())} values that are not numbers ({rows}); "
-                "expected numbers or nothing. Leave withheld cells empty."
+                f"column {listing([name])}: got {int(bad.sum())} values that are not numbers "
+                f"({lines}); expected numbers or nothing. Leave withheld cells empty."
             )
-            raise PanelError(msg)
+            raise error(msg)
         else:
             columns[name] = values
     return pd.DataFrame(columns)
 
 
-def _renamed(frame: pd.DataFrame, rename: Mapping[str, str]) -> pd.DataFrame:
+def _must_be_numbers(name: str) -> bool:
+    return name.endswith(tuple(_SUFFIXES)) or _COUNT.fullmatch(name) is not None
+
+
+def _renamed(
+    frame: pd.DataFrame, rename: Mapping[str, str], error: type[Exception]
+) -> pd.DataFrame:
     columns = [str(column) for column in frame.columns]
     frame = frame.set_axis(columns, axis=1)
     moves: dict[str, str] = {}
     for new, old in rename.items():
         found = {f"{old}{s}": f"{new}{s}" for s in ("", *_SUFFIXES) if f"{old}{s}" in columns}
         if not found:
-            msg = f"--map {new}={old}: got no column {old!r}; expected one of {listing(columns)}."
-            raise PanelError(msg + suggestion(old, columns))
+            msg = f"--map: got no column {listing([old])}; expected one of {listing(columns)}."
+            raise error(msg + suggestion(old, columns))
         moves |= found
     frame = frame.rename(columns=moves)
     twice = frame.columns[frame.columns.duplicated()].tolist()
     if twice:
-        msg = f"panel: got the columns {listing(twice)} twice; expected each name once."
-        raise PanelError(msg)
+        msg = f"table: got the columns {listing(twice)} twice; expected each name once."
+        raise error(msg)
     return frame
 
 
@@ -282,15 +310,30 @@ def _with_stems(frame: pd.DataFrame) -> pd.DataFrame:
             stem = column.removesuffix(suffix)
             if stem != column and f"{stem}{other}" not in frame.columns:
                 msg = (
-                    f"panel: got a column {column!r} without {stem + other!r}; expected both ends. "
-                    f"Add the missing year or rename the column."
+                    f"panel: got a column {listing([column])} without {listing([stem + other])}; "
+                    "expected both ends. Add the missing year or rename the column."
                 )
                 raise PanelError(msg)
-    wide = any(column.endswith("_start") for column in frame.columns)
-    if wide and "year" in frame.columns:
-        msg = "panel: got a column 'year' beside x_start/x_end columns; expected one of the two forms."
+    stems = {c.removesuffix("_start") for c in frame.columns if c.endswith("_start")}
+    if stems and "year" in frame.columns:
+        msg = "panel: got a column 'year' beside x_start/x_end columns; expected one of the two."
+        raise PanelError(msg)
+    taken = sorted((stems & (_RESERVED | {*frame.columns})) | ({*frame.columns} & _OWN))
+    if taken:
+        msg = f"panel: got columns for {listing(taken)}, a name that is taken; rename them."
         raise PanelError(msg)
     return frame
+
+
+def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Type the object columns that hold nothing but numbers and None."""
+    infer = pd.api.types.infer_dtype
+    objects = [
+        name
+        for name, values in frame.items()
+        if name not in _IDS and values.dtype == object and infer(values, skipna=True) in _NUMBERS
+    ]
+    return frame.astype(dict.fromkeys(objects, np.float64))
 
 
 def _keys(frame: pd.DataFrame) -> list[str]:
@@ -321,13 +364,23 @@ def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
     def is_id(value: object) -> bool:
         return isinstance(value, str) and value.strip() != ""
 
-    text = pa.Check(is_id, element_wise=True, name="ids must be strings that are not empty")
+    text = pa.Check(
+        is_id, element_wise=True, ignore_na=False, name="ids must be strings that are not empty"
+    )
+    number = pa.Check(
+        lambda v: not isinstance(v, str), element_wise=True, name="numbers must not be text"
+    )
     finite = pa.Check(lambda s: ~np.isinf(s.astype(float)), name="numbers must be finite")
     positive = pa.Check(lambda s: ~(s < 0), name="counts must not be negative")
-    whole = pa.Check(lambda s: s.notna() & (s % 1 == 0), name="years must be whole numbers")
+    whole = pa.Check(
+        lambda s: s.notna() & (s % 1 == 0), ignore_na=False, name="years must be whole numbers"
+    )
     columns = {name: pa.Column(checks=[text], nullable=True) for name in keys if name != "year"}
+    for name in frame.columns:
+        if name not in numeric and _must_be_numbers(name):
+            columns[name] = pa.Column(checks=[number], nullable=True)
     for name in numeric:
-        checks = [finite, positive] if name.startswith(_COUNTS) else [finite]
+        checks = [finite, positive] if _COUNT.fullmatch(name) else [finite]
         columns[name] = pa.Column(checks=[whole] if name == "year" else checks, nullable=True)
     nested = "industry" in keys and "cluster" in frame.columns
     frame_checks = [
@@ -362,6 +415,7 @@ _REMEDIES: Final = {
     "cells must be unique": "Keep one row per cell; sum or remove the duplicates.",
     "counts must not be negative": "Leave withheld cells empty; codes such as -9 are not numbers.",
     "numbers must be finite": "Leave unknown values empty.",
+    "numbers must not be text": "Leave withheld cells empty.",
     "an industry must be in one cluster": "Give each industry the same cluster in every row.",
     "years must be whole numbers": "Write years as 2018.",
 }
@@ -377,13 +431,18 @@ def _report(frame: pd.DataFrame, keys: list[str], failures: pd.DataFrame) -> str
         columns = _SHOWN.get(str(check), named)
         where = f" in {listing(columns)}" if columns else ""
         shown = [
-            f"row {row}: " + ", ".join(f"{c}={frame[c].loc[row]}" for c in dict.fromkeys((*keys, *columns)))
+            f"row {row}: "
+            + ", ".join(f"{c}={_short(frame[c][row])}" for c in dict.fromkeys((*keys, *columns)))
             for row in rows[:5]
         ]  # fmt: skip
         more = f" and {len(rows) - 5} more rows" if len(rows) > 5 else ""
         remedy = _REMEDIES.get(str(check), "")
         lines.append(f"- {check}{where}: {len(rows)} rows: {'; '.join(shown)}{more}. {remedy}")
     return "panel: the table was refused (rows count from 0):\n" + "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    return listing([value]) if isinstance(value, str) else str(value)[:80]
 
 
 def _arrays(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> xr.Dataset:
@@ -436,8 +495,18 @@ def _geometry(source: Any, regions: np.ndarray) -> tuple[gpd.GeoSeries, list[str
         if not path.is_file():
             msg = f"{path.name}: got no such file; expected region polygons. Check the path."
             raise PanelError(msg)
-        reader = gpd.read_parquet if path.suffix == ".parquet" else gpd.read_file
-        frame = reader(path)
+        reader = gpd.read_parquet if path.suffix.lower() == ".parquet" else gpd.read_file
+        try:
+            frame = reader(path)
+        except (OSError, ValueError, RuntimeError) as cause:  # pyogrio's are RuntimeErrors
+            reason = str(cause)[:200]
+            msg = (
+                f"{path.name}: got a file that cannot be read ({reason}); expected region polygons."
+            )
+            raise PanelError(msg) from cause
+    if not isinstance(frame, gpd.GeoDataFrame) or frame.active_geometry_name is None:
+        msg = "regions: got a table without geometry; expected polygons or points. Add them."
+        raise PanelError(msg)
     if "region" not in frame.columns:
         msg = f"regions: got columns {listing(frame.columns)}; expected a column 'region'."
         raise PanelError(msg + suggestion("region", map(str, frame.columns)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from spatialclusters.errors import SpecError
 from spatialclusters.spec import ModelSpec, Prior
-from spatialclusters.spec.distributions import Exponential, HalfNormal, Lkj, Normal
+from spatialclusters.spec.distributions import Beta, Exponential, HalfNormal, Lkj, Normal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,8 +118,8 @@ def _defaults(
     if spec.likelihood.scale == "by-cluster":
         yield "sd(log sigma)", (), _half_normal(0.5)
     if spec.likelihood.scale == "size":
-        yield "size.k", (), _half_normal(5.0)
-        yield "size.g", (), _half_normal(1.0)
+        yield "size.share", (), Beta(distribution="beta", a=1.0, b=1.0)
+        yield "size.power", (), _half_normal(1.0)
     if spec.likelihood.family == "student-t":
         yield "nu", (), Exponential(distribution="exponential", rate=0.1)
 
@@ -182,8 +182,8 @@ def describe_priors(
 _PLAIN = {
     "nu": ("degrees of freedom minus 2", ""),
     "sd(log sigma)": ("spread of the log noise between clusters", ""),
-    "size.k": ("weight of size in the noise, sd = sigma sqrt(1 + k / size^g)", ""),
-    "size.g": ("power of size in the noise, sd = sigma sqrt(1 + k / size^g)", ""),
+    "size.share": ("share of the noise variance of a median-sized row that falls with size", ""),
+    "size.power": ("power of size with which that share falls", ""),
 }
 
 

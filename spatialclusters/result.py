@@ -150,7 +150,9 @@ def load_fit(path: str | Path) -> Fit:
         with xr.open_datatree(source, engine="h5netcdf") as tree:
             return Fit(tree.load())
     except (OSError, ValueError, KeyError) as cause:
-        msg = f"{source.name}: got a file that is not a fit ({cause}). Expected one written by 'fit'."
+        msg = (
+            f"{source.name}: got a file that is not a fit ({cause}). Expected one written by 'fit'."
+        )
         raise FitError(msg) from cause
 
 
@@ -202,13 +204,16 @@ def _dimensions(
     """Name the dims of every posterior variable and give their labels."""
     from spatialclusters.model import noise_clusters, pair_labels
 
-    scalars = ("intercept", "sigma", "size.k", "size.g", "sd(log sigma)", "nu")
+    scalars = ("intercept", "sigma", "size.share", "size.power", "sd(log sigma)", "nu")
     known: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {name: ((), {}) for name in scalars}
     known["coefficient"] = (("term",), {"term": np.array(design.terms, dtype=object)})
     for group in design.groups:
         column = f"column({group.name})"
         columns = {column: np.array(group.labels, dtype=object)}
-        known[f"effect({group.name})"] = ((group.name, column), {group.name: group.levels, **columns})
+        known[f"effect({group.name})"] = (
+            (group.name, column),
+            {group.name: group.levels, **columns},
+        )
         known[f"sd({group.name})"] = ((column,), columns)
         pair = f"pair({group.name})"
         known[f"cor({group.name})"] = ((pair,), {pair: np.array(pair_labels(group), dtype=object)})
@@ -227,7 +232,9 @@ def _refuse_links(file: Any, name: str) -> None:
         for key in group:
             link = group.get(key, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                msg = f"{name}: got a link at {key!r}; a fit holds no links. Do not trust this file."
+                msg = (
+                    f"{name}: got a link at {key!r}; a fit holds no links. Do not trust this file."
+                )
                 raise FitError(msg)
             if isinstance(group[key], h5py.Group):
                 pending.append(group[key])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import platform
 import shutil
 import tempfile
@@ -41,7 +41,7 @@ def fit(
     linkages: str | Path | pd.DataFrame | xr.DataArray | None = None,
     chains: int = 4,
     tune: int = 1000,
-    draws: int = 1000,
+    draws: int = 2000,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -125,7 +125,7 @@ def fit_design(
     sampled = sample(spec, design, settings, folder=folder, resume=resume, progress=progress)
     provenance = {
         "version": __version__,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "settings": vars(settings),
         "engine": "full",
         "sampler": "numpyro NUTS",

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import xarray as xr
 
 from spatialclusters.chain import BLOCK, block_files, read_block
 from spatialclusters.design import Design
@@ -58,7 +57,7 @@ class Settings:
     seed: int
     chains: int = 4
     tune: int = 1000
-    draws: int = 1000
+    draws: int = 2000
     target_accept: float = 0.9
     max_tree_depth: int = 10
     jitter: float = 0.5
@@ -154,7 +153,7 @@ def _prepare(
     }
     path = folder / "job.json"
     if resume and not path.is_file():
-        msg = f"--resume: got no checkpoint at {folder.name}; expected an interrupted run. Run without it."
+        msg = f"--resume: got no checkpoint at {folder.name}; expected one. Run without --resume."
         raise SamplingError(msg)
     if path.is_file() and not resume:
         msg = (
@@ -182,7 +181,11 @@ def _start(folder: Path, chain: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "spatialclusters.chain", str(folder), str(chain)]
     with (folder / f"chain-{chain}.log").open("wb") as log:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | _SINGLE_THREAD
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | _SINGLE_THREAD,
         )
 
 
@@ -193,7 +196,8 @@ def _check_exit(process: subprocess.Popen[bytes], folder: Path, chain: int) -> N
     last = " / ".join(log.strip().splitlines()[-3:])[-600:]
     msg = (
         f"sampling: chain {chain} stopped with exit code {process.returncode} ({last}). "
-        f"What it had drawn is kept; its log is {folder.name}/chain-{chain}.log. Continue with --resume."
+        f"What it had drawn is kept beside its log, {folder.name}/chain-{chain}.log. "
+        "Continue with --resume."
     )
     raise SamplingError(msg)
 

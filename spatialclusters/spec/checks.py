@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spatialclusters.spec.model import ModelSpec
 
 BARE = r"[A-Za-z0-9_-]+"
+MAX_PROBLEMS = 20
 RESERVED = ("intercept", "sigma", "nu", "rho", "lambda")
 MEASURES = (
     "industry_strength",
@@ -35,6 +36,7 @@ _SUPPORT = {
         "flat",
         "inverse_scale",
     ),
+    "share": ("beta", "uniform"),
     "correlation": ("lkj",),
 }
 
@@ -146,5 +148,6 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
         kinds |= {f"sd({group.name}, {label})": "scale" for label in varying}
         if group.intercept + len(slopes) > 1:
             kinds[f"cor({group.name})"] = "correlation"
-    kinds |= dict.fromkeys(("sigma", "nu", "size.k", "size.g", "sd(log sigma)"), "scale")
+    kinds |= dict.fromkeys(("sigma", "nu", "size.power", "sd(log sigma)"), "scale")
+    kinds["size.share"] = "share"
     return kinds | dict.fromkeys(labels, "coefficient")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -12,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from spatialclusters.errors import SpecError
 from spatialclusters.formula import Formula, parse_formula
-from spatialclusters.spec.checks import logged, problems, unknown
+from spatialclusters.spec.checks import MAX_PROBLEMS, logged, problems, unknown
 from spatialclusters.spec.distributions import Part, Prior
 
 Structure = Literal["iid"]
@@ -137,7 +138,7 @@ class ModelSpec(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if found := list(problems(self)):
+        if found := list(itertools.islice(problems(self), MAX_PROBLEMS + 1)):
             raise ValueError("\n".join(found))
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import re
 import reprlib
@@ -13,13 +14,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from spatialclusters.errors import SpecError, listing, suggestion
-from spatialclusters.spec.checks import BARE, key, string, unknown
+from spatialclusters.spec.checks import BARE, MAX_PROBLEMS, key, string, unknown
 from spatialclusters.spec.distributions import DISTRIBUTIONS
 from spatialclusters.spec.model import TABLES, GroupEffect, ModelSpec
 
 __all__ = ["json_schema", "override", "parse_spec", "spec_to_toml"]
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES, MAX_DOTS = 256 * 1024, 200
 
 
 def parse_spec(text: str, where: str = "model file") -> ModelSpec:
@@ -56,6 +57,9 @@ def _load(text: str, where: str) -> dict[str, Any]:
         raise SpecError(
             f"{where}: got {len(text)} characters; expected at most {MAX_BYTES}. Cut it."
         )
+    if max(map(str.count, text.splitlines(), itertools.repeat(".")), default=0) > MAX_DOTS:
+        problem = f"a line with more than {MAX_DOTS} dots"  # tomllib takes quadratic time
+        raise SpecError(f"{where}: got {problem}; expected short keys and lines. Break the line.")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -71,15 +75,21 @@ def _validated(data: Mapping[str, Any], where: str) -> ModelSpec:
     try:
         return ModelSpec.model_validate(data)
     except ValidationError as error:
-        found = [line for item in error.errors(include_url=False) for line in _explained(item)]
-        lines = found[:20] + ([f"and {len(found) - 20} more problems"] if len(found) > 20 else [])
-        head = f"{where}: {len(found)} problems\n  " if len(found) > 1 else f"{where}: "
-        raise SpecError(head + "\n  ".join(lines)) from None
+        items = error.errors(include_url=False)
+        lines = (line for item in items for line in _explained(item))
+        found = list(itertools.islice(lines, MAX_PROBLEMS + 1))
+        if len(found) == 1:
+            raise SpecError(f"{where}: {found[0]}") from None
+        count = str(len(found))
+        if len(found) > MAX_PROBLEMS:
+            count, found[-1] = f"more than {MAX_PROBLEMS}", "..."
+        raise SpecError("\n  ".join([f"{where}: {count} problems", *found])) from None
 
 
 _EXPECTED = {
     "dict_type": "a table",
     "greater_than": "a number greater than {gt}",
+    "int_parsing_size": "a smaller integer",
     "less_than_equal": "a number of at most {le}",
     "mapping_type": "a table",
     "model_attributes_type": "a table",

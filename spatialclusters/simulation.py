@@ -1,0 +1,224 @@
+"""Data from a model: predictions given draws, and responses at given parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from spatialclusters.design import Design
+from spatialclusters.errors import SpecError
+from spatialclusters.model import model_priors, noise_clusters, relative_size, sd_names
+from spatialclusters.result import Fit
+from spatialclusters.spec import ModelSpec, Prior
+from spatialclusters.spec.distributions import Lkj
+
+__all__ = [
+    "draw_parameters",
+    "expected_response",
+    "lkj_correlation",
+    "noise_scale",
+    "posterior_predictive",
+    "prior_predictive",
+    "simulate_response",
+    "thinned",
+]
+
+
+def expected_response(design: Design, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
+    r"""Return :math:`\alpha + x'\beta + \sum_g z_g'b_g` for one set of parameters.
+
+    Parameters
+    ----------
+    design
+        N rows; covariates enter centered at their sample means.
+    parameters
+        ``intercept``, ``coefficient`` (term) and ``effect(g)`` (level, column) in
+        raw units, as a fit's posterior names them.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N,), in the unit of the response.
+    """
+    centered = design.X - design.data["center"].values
+    mean = np.full(design.n_rows, float(parameters.get("intercept", 0.0)))
+    if design.terms:
+        mean += centered @ parameters["coefficient"]
+    for group in design.groups:
+        effect = parameters[f"effect({group.name})"][group.codes]
+        for position, column in enumerate(group.columns):
+            mean += effect[:, position] * (1.0 if column < 0 else centered[:, column])
+    return np.asarray(mean)
+
+
+def noise_scale(
+    spec: ModelSpec, design: Design, parameters: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return the standard deviation (or t scale) of the noise of every row, shape (N,)."""
+    if spec.likelihood.scale == "by-cluster":
+        return np.asarray(parameters["sigma(cluster)"])[noise_clusters(design)[0]]
+    sigma = np.full(design.n_rows, float(parameters["sigma"]))
+    if spec.likelihood.scale == "size":
+        share = float(parameters["size.share"])
+        power = float(parameters["size.power"])
+        sigma *= np.sqrt(1.0 - share + share * relative_size(design) ** power)
+    return sigma
+
+
+def simulate_response(
+    spec: ModelSpec,
+    design: Design,
+    parameters: Mapping[str, np.ndarray],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draw a response of every row at given parameters, shape (N,)."""
+    scale = noise_scale(spec, design, parameters)
+    if spec.likelihood.family == "student-t":
+        noise = rng.standard_t(float(parameters["nu"]), size=design.n_rows)
+    else:
+        noise = rng.standard_normal(design.n_rows)
+    return np.asarray(expected_response(design, parameters) + scale * noise)
+
+
+def posterior_predictive(fit: Fit, *, draws: int = 200, seed: int) -> np.ndarray:
+    """Draw replicated responses from evenly spaced posterior draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (draw, obs), in the unit of the response.
+    """
+    rng = np.random.default_rng(seed)
+    return np.stack(
+        [
+            simulate_response(fit.spec, fit.design, parameters, rng)
+            for parameters in thinned(fit, draws)
+        ]
+    )
+
+
+def thinned(fit: Fit, draws: int) -> list[dict[str, np.ndarray]]:
+    """Return evenly spaced posterior draws, each with all parameters of that draw."""
+    flat = {
+        str(name): fit.draws(str(name)).reshape(-1, *fit.draws(str(name)).shape[2:])
+        for name in fit.posterior.data_vars
+    }
+    total = len(next(iter(flat.values())))
+    chosen = np.unique(np.linspace(0, total - 1, min(draws, total)).astype(int))
+    return [{name: values[i] for name, values in flat.items()} for i in chosen]
+
+
+def prior_predictive(spec: ModelSpec, design: Design, *, draws: int = 200, seed: int) -> np.ndarray:
+    """Draw responses from the prior, shape (draw, obs), in the unit of the response.
+
+    Raises
+    ------
+    SpecError
+        A prior is improper.
+    """
+    rng = np.random.default_rng(seed)
+    return np.stack(
+        [
+            simulate_response(spec, design, draw_parameters(spec, design, rng), rng)
+            for _ in range(draws)
+        ]
+    )
+
+
+def draw_parameters(
+    spec: ModelSpec, design: Design, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Draw every parameter and every effect from the prior, in raw units.
+
+    Returns
+    -------
+    dict
+        Names and shapes of a fit's posterior, without chain and draw.
+
+    Raises
+    ------
+    SpecError
+        A prior is improper, or a group has fixed effects.
+    """
+    drawn = {name: each.prior for name, each in model_priors(spec, design).items()}
+
+    def one(name: str) -> float:
+        return _draw(name, drawn[name], rng)
+
+    parameters = {"coefficient": np.array([one(term) for term in design.terms])}
+    if design.intercept:
+        parameters["intercept"] = np.array(one("intercept"))
+    for group in design.groups:
+        if group.effect == "fixed":
+            msg = (
+                f"simulation: got fixed effects for {group.name!r}; expected random or correlated."
+            )
+            raise SpecError(msg)
+        sds = np.array([one(name) for name in sd_names(group)])
+        root = np.eye(len(sds))
+        if len(sds) > 1:
+            prior = drawn[f"cor({group.name})"]
+            assert isinstance(prior, Lkj)  # the spec allows no other
+            correlation = lkj_correlation(len(sds), prior.eta, rng)
+            parameters[f"cor({group.name})"] = correlation[np.tril_indices(len(sds), -1)]
+            root = np.linalg.cholesky(correlation)
+        normal = rng.standard_normal((len(group.levels), len(sds)))
+        parameters[f"sd({group.name})"] = sds
+        parameters[f"effect({group.name})"] = normal @ root.T * sds
+    return parameters | _draw_noise(spec, design, one, rng)
+
+
+def lkj_correlation(size: int, eta: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a correlation matrix by the C-vine of partial correlations.
+
+    References
+    ----------
+    Lewandowski, Kurowicka and Joe (2009), doi:10.1016/j.jmva.2009.04.008.
+    """
+    partial, matrix = np.eye(size), np.eye(size)
+    shape = eta + (size - 1) / 2.0
+    for k in range(size - 1):
+        shape -= 0.5
+        for i in range(k + 1, size):
+            value = partial[k, i] = 2.0 * rng.beta(shape, shape) - 1.0
+            for conditioned in range(k - 1, -1, -1):
+                a, b = partial[conditioned, i], partial[conditioned, k]
+                value = value * np.sqrt((1.0 - a**2) * (1.0 - b**2)) + a * b
+            matrix[k, i] = matrix[i, k] = value
+    return matrix
+
+
+def _draw_noise(
+    spec: ModelSpec, design: Design, one: Callable[[str], float], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    noise = {"sigma": np.array(one("sigma"))}
+    if spec.likelihood.family == "student-t":
+        noise["nu"] = np.array(2.0 + one("nu"))
+    if spec.likelihood.scale == "size":
+        noise |= {name: np.array(one(name)) for name in ("size.share", "size.power")}
+    if spec.likelihood.scale == "by-cluster":
+        labels = noise_clusters(design)[1]
+        spread = noise["sd(log sigma)"] = np.array(one("sd(log sigma)"))
+        noise["sigma(cluster)"] = noise["sigma"] * np.exp(spread * rng.standard_normal(len(labels)))
+    return noise
+
+
+def _draw(name: str, prior: Prior, rng: np.random.Generator) -> float:
+    match prior.distribution:
+        case "normal":
+            return float(rng.normal(prior.mean, prior.sd))
+        case "student_t":
+            return float(prior.mean + prior.sd * rng.standard_t(prior.nu))
+        case "half_normal":
+            return float(abs(rng.normal(0.0, prior.sd)))
+        case "half_student_t":
+            return float(abs(prior.sd * rng.standard_t(prior.nu)))
+        case "exponential":
+            return float(rng.exponential(1.0 / prior.rate))
+        case "beta":
+            return float(rng.beta(prior.a, prior.b))
+        case "uniform":
+            return float(rng.uniform(prior.lower, prior.upper))
+    msg = f"prior of {name}: got {prior.describe()}, which has no draws; expected a proper prior."
+    raise SpecError(msg)
