@@ -36,7 +36,10 @@ __all__ = [
 BLOCK = 50
 """Iterations between checkpoints."""
 
-_DROPPED = ("raw(", "root(", "fixed(", "coefficient (", "nu - 2")
+WARM_UP_DEPTH = 7
+"""At most 127 leapfrog steps an iteration while tuning."""
+
+_DROPPED = ("raw(", "root(", "fixed(", "nu - 2")
 
 
 def block_files(folder: Path, chain: int) -> list[Path]:
@@ -138,7 +141,8 @@ def compile_model(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) 
         return NUTS(
             potential_fn=lambda position: density(*[position[name] for name in names], y)[0],
             target_accept_prob=settings["target_accept"],
-            max_tree_depth=settings["max_tree_depth"],
+            # far from the typical set long trajectories are wasted: cut them while tuning
+            max_tree_depth=(WARM_UP_DEPTH, settings["max_tree_depth"]),
         )
 
     def init(key: Any, y: Any) -> Any:
@@ -205,7 +209,8 @@ def _recorder(
         if variable.name in wanted and not variable.name.startswith(_DROPPED)
     ]
     likelihood = model.logp(vars=model.observed_RVs, sum=True)
-    prior = model.logp(vars=[*model.free_RVs, *model.potentials], sum=True, jacobian=False)
+    stated = [p for p in model.potentials if not p.name.startswith("jacobian")]
+    prior = model.logp(vars=[*model.free_RVs, *stated], sum=True, jacobian=False)
     inputs, outputs = _with_open_response(model, [*kept, likelihood, prior])
     graph = get_jaxified_graph(inputs=inputs, outputs=outputs)
     constrained = jax.jit(

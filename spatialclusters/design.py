@@ -146,6 +146,16 @@ class Design:
         size = self.data["size"].values if "size" in self.data else np.empty(0)
         return _sha256(self.y, self.X, size, np.array([self.intercept]), labels, *codes)
 
+    @cached_property
+    def noise_guess(self) -> float:
+        """Residual variance of least squares with every group intercept absorbed: a scale."""
+        codes = [group.codes for group in self.groups if -1 in group.columns]
+        y, X = within(self.y, codes), within(self.X, codes)
+        residual = y - X @ np.linalg.lstsq(X, y, rcond=None)[0] if X.size else y
+        used = 1 + X.shape[1] + sum(int(code.max()) for code in codes)
+        # a floor on the degrees of freedom: with many singletons least squares fits too well
+        return float(residual @ residual / max(self.n_rows - used, 0.2 * self.n_rows))
+
     def label(self, formula_label: str) -> str:
         """Return the column's label for a term of the formula: zero rules rename logs."""
         return str(json.loads(self.data.attrs["labels"]).get(formula_label, formula_label))

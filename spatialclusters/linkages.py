@@ -71,7 +71,8 @@ def read_linkages(
     for column in ("cluster", "linked_cluster"):
         if column not in frame.columns:
             msg = f"linkages: got columns {listing(frame.columns)}; expected a column {column!r}."
-            raise PanelError(msg + suggestion(column, map(str, frame.columns)))
+            others = {*map(str, frame.columns)} - {"cluster", "linked_cluster"}
+            raise PanelError(msg + suggestion(column, sorted(others)))
     weight = _weights(frame, strengths)
     pairs = frame[["cluster", "linked_cluster"]].astype(str)
     twice = pairs[pairs.duplicated()]

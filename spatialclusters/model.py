@@ -7,15 +7,17 @@ intercepts refer to covariates at their sample means.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.linalg
 
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.priors import ResolvedPrior, resolve_priors
 from spatialclusters.spec import ModelSpec, Prior
-from spatialclusters.spec.distributions import Lkj, Normal
+from spatialclusters.spec.distributions import Lkj, Normal, StudentT
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -58,8 +60,9 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
     noise of a row of median base-year size :math:`\tilde E`, s is ``size.share`` and
     g is ``size.power``: the form :math:`\sigma_\infty \sqrt{1 + k E^{-g}}` with
     parameters that mean something and hardly depend on each other).
-    Random effects are non-centered. Fixed effects sum to zero over levels and
-    have standard deviation :data:`WIDE` times that of the response.
+    Fixed effects sum to zero over levels and have standard deviation :data:`WIDE`
+    times that of the response. Effects are sampled in a parametrization between
+    centered and non-centered that follows the information in the data.
 
     Parameters
     ----------
@@ -91,17 +94,16 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
     >>> spec = parse_spec('schema = 1\\nname = "line"\\ntitle = "A line"\\nformula = "y ~ x"')
     >>> model = build_model(spec, build_design(spec, read_panel(table)))
     >>> [variable.name for variable in model.free_RVs]
-    ['intercept', 'coefficient (standardized)', 'sigma']
+    ['raw(intercept)', 'raw(x)', 'sigma']
     """
     import pymc as pm
 
     priors = model_priors(spec, design)
     with pm.Model(coords=_coords(spec, design)) as model:
-        mean: Any = _draw("intercept", priors["intercept"].prior) if design.intercept else 0.0
-        if design.terms:
-            mean = mean + design.standardized @ _coefficients(design, priors)
+        effects = {group.name: _group_effect(design, group, priors) for group in design.groups}
+        mean = _fixed_part(design, priors, effects)
         for group in design.groups:
-            mean = mean + _group_effect(design, group, priors)
+            mean = mean + _rows(design, group, effects[group.name].deviation)
         sigma = _noise(spec, design, priors)
         response = pm.Data("response", design.y, dims="obs")
         if spec.likelihood.family == "student-t":
@@ -151,34 +153,67 @@ def pair_labels(group: GroupDesign) -> list[str]:
     return [f"{group.labels[j]}, {group.labels[i]}" for i, j in lower]
 
 
-def _coefficients(design: Design, priors: dict[str, ResolvedPrior]) -> Any:
-    """Draw on the standardized scale; record in raw units."""
+@dataclass(frozen=True)
+class _Effect:
+    """Effects of a group on the standardized scale.
+
+    ``shifts`` is the part that no data can tell from fixed coefficients, by column
+    (-1 the intercept); ``deviation``, (J, K), is the rest.
+    """
+
+    shifts: dict[int, Any]
+    deviation: Any
+
+
+def _fixed_part(
+    design: Design, priors: dict[str, ResolvedPrior], effects: dict[str, _Effect]
+) -> Any:
+    """Return intercept and covariates' contribution to the mean, shape (obs,).
+
+    The data know the sum of a coefficient and the shifts of its column much better
+    than either, so the sum is what is sampled.
+    """
     import pymc as pm
     import pytensor.tensor as pt
 
-    scale = design.data["scale"].values
-    name = "coefficient (standardized)"
-    chosen = [priors[term].prior for term in design.terms]
-    normals = [prior for prior in chosen if isinstance(prior, Normal)]
-    if len(normals) == len(chosen):
-        standardized = pm.Normal(
-            name,
-            mu=np.array([prior.mean for prior in normals]) * scale,
-            sigma=np.array([prior.sd for prior in normals]) * scale,
-            dims="term",
-        )
-    else:
-        parts = [
-            _draw(f"{name} {position}", prior, factor)
-            for position, (prior, factor) in enumerate(zip(chosen, scale, strict=True))
-        ]
-        standardized = pt.stack(parts)
-    pm.Deterministic("coefficient", standardized / scale, dims="term")
-    return standardized
+    labels = ({-1: "intercept"} if design.intercept else {}) | dict(enumerate(design.terms))
+    total: dict[int, Any] = {}
+    value: dict[int, Any] = {}
+    for column, label in labels.items():
+        factor = 1.0 if column < 0 else float(design.data["scale"].values[column])
+        shifts = [e.shifts[column] for e in effects.values() if column in e.shifts]
+        prior = priors[label].prior
+        if shifts and isinstance(prior, Normal | StudentT):
+            total[column] = pm.Flat(f"raw(total {label})")
+            value[column] = total[column] - sum(shifts)
+            density = pm.logp(_distribution(prior, factor), value[column])
+            pm.Potential(f"prior of {label}", density)
+        else:
+            value[column] = _draw(f"raw({label})", prior, factor)
+            total[column] = sum(shifts, start=value[column])
+    mean: Any = 0.0
+    if design.intercept:
+        pm.Deterministic("intercept", value[-1])
+        mean = total[-1]
+    if design.terms:
+        standardized = pt.stack([value[k] for k in range(len(design.terms))])
+        pm.Deterministic("coefficient", standardized / design.data["scale"].values, dims="term")
+        mean = mean + design.standardized @ pt.stack([total[k] for k in range(len(design.terms))])
+    return mean
 
 
-def _group_effect(design: Design, group: GroupDesign, priors: dict[str, ResolvedPrior]) -> Any:
-    """Return the group's contribution to the mean of every row, shape (obs,)."""
+def _group_effect(design: Design, group: GroupDesign, priors: dict[str, ResolvedPrior]) -> _Effect:
+    r"""Create a group's effects on the standardized scale.
+
+    With :math:`[1, M] = Q R`, M the covariates that are constant within levels, the
+    effects are :math:`b = Q c`; the rows of c are again :math:`N(0, A A')`. The first
+    rows of c shift fixed coefficients (:func:`_fixed_part`). The others are
+    :math:`A v` with :math:`v = L^{-T} w`, :math:`L L' = I + A' \bar P A` and
+    :math:`\bar P` the information that an average level has of its effects. What is
+    sampled is w: non-centered where the data say little, centered where they say
+    much, so that neither funnel appears (Papaspiliopoulos, Roberts and Skold 2007,
+    doi:10.1214/088342307000000014).
+    """
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -186,33 +221,119 @@ def _group_effect(design: Design, group: GroupDesign, priors: dict[str, Resolved
     if group.effect == "fixed":
         wide = WIDE * float(design.y.std(ddof=1))
         draw = pm.ZeroSumNormal if design.intercept else pm.Normal
-        effect = draw(f"fixed({group.name})", sigma=wide, dims=group.name)
-        pm.Deterministic(f"effect({group.name})", effect[:, None], dims=dims)
-        return effect[group.codes]
-    factors = [1.0 if c < 0 else float(design.data["scale"].values[c]) for c in group.columns]
+        effect = draw(f"fixed({group.name})", sigma=wide, dims=group.name)[:, None]
+        pm.Deterministic(f"effect({group.name})", effect, dims=dims)
+        return _Effect({}, effect)
+    factors = np.array([1.0 if c < 0 else design.data["scale"].values[c] for c in group.columns])
+    root = _scale_root(group, factors, priors)
+    columns, (reflectors, upper) = _level_basis(design, group)
+    levels, width, kept = len(group.levels), len(factors), len(columns)
+    raw = pm.Normal(f"raw({group.name})", 0.0, 1.0, shape=(width, levels - kept))
+    lower = pt.linalg.cholesky(pt.eye(width) + root.T @ _information(design, group) @ root)
+    whitened = pt.linalg.solve_triangular(lower.T, raw, lower=False)
+    # the prior is iid normal in the whitened effects; that of raw is taken back
+    pm.Potential(f"prior of effect({group.name})", 0.5 * ((raw**2).sum() - (whitened**2).sum()))
+    log_scale = pt.log(pt.diag(lower)).sum()
+    pm.Potential(f"jacobian of effect({group.name})", (kept - levels) * log_scale)
+    rest = root @ whitened
+    if not kept:
+        pm.Deterministic(f"effect({group.name})", rest.T / factors, dims=dims)
+        return _Effect({}, rest.T)
+    first = root @ pm.Normal(f"raw(first {group.name})", 0.0, 1.0, shape=(width, kept))
+    effect = _reflected(reflectors, pt.concatenate([first, rest], axis=1))
+    pm.Deterministic(f"effect({group.name})", effect.T / factors, dims=dims)
+    shifts, absorbed = _shifts(group, columns, upper, first)
+    deviation = _reflected(reflectors, pt.concatenate([first * (1.0 - absorbed), rest], axis=1))
+    return _Effect(shifts, deviation.T)
+
+
+def _level_basis(
+    design: Design, group: GroupDesign
+) -> tuple[list[int], tuple[np.ndarray, np.ndarray]]:
+    """Return the fixed columns a group's effects can mimic, and the QR of their level values.
+
+    These are the intercept (-1) and, for group intercepts, covariates that are
+    constant within levels. Q comes as Householder vectors scaled so that each
+    reflection is ``x - v (v'x)``.
+    """
+    _, first_row = np.unique(group.codes, return_index=True)
+    values = design.standardized[first_row]
+    same = np.isclose(design.standardized, values[group.codes], rtol=0.0, atol=1e-9).all(axis=0)
+    columns = [-1] if design.intercept or -1 not in group.columns else []
+    columns += np.flatnonzero(same).tolist() if -1 in group.columns else []
+    columns = columns[: len(group.levels) - 1]
+    if not columns:
+        return [], (np.empty((0, 0)), np.empty((0, 0)))
+    ones = np.ones(len(group.levels))
+    matrix = np.column_stack([ones if c < 0 else values[:, c] for c in columns])
+    (packed, tau), upper = scipy.linalg.qr(matrix, mode="raw")
+    vectors = np.tril(packed, -1)[:, : len(columns)] + np.eye(len(matrix), len(columns))
+    return columns, (vectors * np.sqrt(tau), upper[: len(columns)])
+
+
+def _reflected(reflectors: np.ndarray, rows: Any) -> Any:
+    """Multiply each row of (K, J) by Q, reflection by reflection."""
+    for vector in reflectors.T[::-1]:
+        rows = rows - (rows @ vector)[:, None] * vector
+    return rows
+
+
+def _shifts(
+    group: GroupDesign, columns: list[int], upper: np.ndarray, first: Any
+) -> tuple[dict[int, Any], np.ndarray]:
+    """Return what the first rows add to fixed coefficients, and which of them, (K, kept)."""
+    absorbed = np.zeros((len(group.columns), len(columns)))
+    shifts: dict[int, Any] = {}
+    inverse = np.linalg.inv(upper)
+    for k, column in enumerate(group.columns):
+        if column < 0:
+            absorbed[k] = 1.0
+            shifts |= {c: inverse[i] @ first[k] for i, c in enumerate(columns)}
+        elif columns[0] < 0:  # a slope's mean over levels shifts the slope's coefficient
+            absorbed[k, 0] = 1.0
+            shifts[column] = first[k, 0] / upper[0, 0]
+    return shifts, absorbed
+
+
+def _scale_root(group: GroupDesign, factors: np.ndarray, priors: dict[str, ResolvedPrior]) -> Any:
+    """Create sds and correlations; return A with A A' the covariance of the effects, (K, K)."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
     sds = pt.stack(
         [
             _draw(f"raw(sd({group.name}), {position})", priors[name].prior, factor, positive=True)
             for position, (name, factor) in enumerate(zip(sd_names(group), factors, strict=True))
         ]
     )
-    pm.Deterministic(f"sd({group.name})", sds / np.array(factors), dims=dims[1])
-    raw = pm.Normal(f"raw({group.name})", 0.0, 1.0, dims=dims)
-    if len(factors) > 1:
-        prior = priors[f"cor({group.name})"].prior
-        assert isinstance(prior, Lkj)  # the spec allows no other
-        root = pm.LKJCorr(f"root({group.name})", n=len(factors), eta=prior.eta)
-        correlation = root @ root.T
-        lower = np.tril_indices(len(factors), -1)
-        pm.Deterministic(f"cor({group.name})", correlation[lower], dims=f"pair({group.name})")
-        raw = raw @ root.T
-    effect = raw * sds
-    pm.Deterministic(f"effect({group.name})", effect / np.array(factors), dims=dims)
-    columns = np.column_stack(
-        [np.ones(design.n_rows) if c < 0 else design.standardized[:, c] for c in group.columns]
-    )
-    rows = effect[group.codes]
-    return rows[:, 0] if group.columns == (-1,) else (columns * rows).sum(axis=1)
+    pm.Deterministic(f"sd({group.name})", sds / factors, dims=f"column({group.name})")
+    if len(factors) == 1:
+        return pt.diag(sds)
+    prior = priors[f"cor({group.name})"].prior
+    assert isinstance(prior, Lkj)  # the spec allows no other
+    root = pm.LKJCorr(f"root({group.name})", n=len(factors), eta=prior.eta)
+    lower = np.tril_indices(len(factors), -1)
+    pm.Deterministic(f"cor({group.name})", (root @ root.T)[lower], dims=f"pair({group.name})")
+    return sds[:, None] * root
+
+
+def _group_columns(design: Design, group: GroupDesign) -> np.ndarray:
+    """Return the columns that vary by group on the standardized scale, shape (obs, K)."""
+    ones = np.ones(design.n_rows)
+    return np.column_stack([ones if c < 0 else design.standardized[:, c] for c in group.columns])
+
+
+def _information(design: Design, group: GroupDesign) -> np.ndarray:
+    """Return Z'Z over a guess of the noise variance, averaged over levels, shape (K, K)."""
+    columns = _group_columns(design, group)
+    return np.asarray(columns.T @ columns / (len(group.levels) * design.noise_guess))
+
+
+def _rows(design: Design, group: GroupDesign, deviation: Any) -> Any:
+    rows = deviation[group.codes]
+    if group.columns == (-1,):
+        return rows[:, 0]
+    return (_group_columns(design, group) * rows).sum(axis=1)
 
 
 def _noise(spec: ModelSpec, design: Design, priors: dict[str, ResolvedPrior]) -> Any:
@@ -242,10 +363,6 @@ def _draw(name: str, prior: Prior, factor: float = 1.0, *, positive: bool = Fals
     import pytensor.tensor as pt
 
     match prior.distribution:
-        case "normal":
-            return pm.Normal(name, prior.mean * factor, prior.sd * factor)
-        case "student_t":
-            return pm.StudentT(name, nu=prior.nu, mu=prior.mean * factor, sigma=prior.sd * factor)
         case "half_normal":
             return pm.HalfNormal(name, prior.sd * factor)
         case "half_student_t":
@@ -262,5 +379,18 @@ def _draw(name: str, prior: Prior, factor: float = 1.0, *, positive: bool = Fals
             variable = pm.HalfFlat(name)
             pm.Potential(f"prior of {name}", -pt.log(variable))
             return variable
+        case "normal":
+            return pm.Normal(name, prior.mean * factor, prior.sd * factor)
+        case "student_t":
+            return pm.StudentT(name, nu=prior.nu, mu=prior.mean * factor, sigma=prior.sd * factor)
     msg = f"prior of {name}: got {prior.distribution!r}, which no parameter of this kind can have."
     raise ValueError(msg)
+
+
+def _distribution(prior: Normal | StudentT, factor: float) -> Any:
+    """Return the prior of ``variable / factor`` as an unregistered distribution."""
+    import pymc as pm
+
+    if isinstance(prior, Normal):
+        return pm.Normal.dist(prior.mean * factor, prior.sd * factor)
+    return pm.StudentT.dist(nu=prior.nu, mu=prior.mean * factor, sigma=prior.sd * factor)

@@ -367,6 +367,9 @@ def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
     text = pa.Check(
         is_id, element_wise=True, ignore_na=False, name="ids must be strings that are not empty"
     )
+    text_or_none = pa.Check(
+        lambda v: isinstance(v, str), element_wise=True, name="clusters must be strings or nothing"
+    )
     number = pa.Check(
         lambda v: not isinstance(v, str), element_wise=True, name="numbers must not be text"
     )
@@ -375,7 +378,12 @@ def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
     whole = pa.Check(
         lambda s: s.notna() & (s % 1 == 0), ignore_na=False, name="years must be whole numbers"
     )
-    columns = {name: pa.Column(checks=[text], nullable=True) for name in keys if name != "year"}
+    storable = pa.Check(
+        lambda v: "\0" not in str(v), element_wise=True, name="ids must not hold NUL characters"
+    )
+    columns = {
+        name: pa.Column(checks=[text, storable], nullable=True) for name in keys if name != "year"
+    }
     for name in frame.columns:
         if name not in numeric and _must_be_numbers(name):
             columns[name] = pa.Column(checks=[number], nullable=True)
@@ -387,11 +395,7 @@ def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
         pa.Check(lambda f: ~f.duplicated(keys, keep=False), name="cells must be unique")
     ]
     if nested:
-        columns["cluster"] = pa.Column(
-            checks=[pa.Check(lambda s: s.isna() | s.map(lambda v: isinstance(v, str)),
-                             name="ids must be strings that are not empty", ignore_na=False)],
-            nullable=True,
-        )  # fmt: skip
+        columns["cluster"] = pa.Column(checks=[text_or_none, storable], nullable=True)
         frame_checks.append(pa.Check(_one_cluster, name="an industry must be in one cluster"))
     if "year" in keys and "year" not in numeric:
         msg = "column 'year': got text; expected whole numbers such as 2018."
@@ -412,6 +416,8 @@ def _one_cluster(frame: pd.DataFrame) -> pd.Series[bool]:
 
 _REMEDIES: Final = {
     "ids must be strings that are not empty": "Read the ids as text: 06 and 6 are different regions.",
+    "clusters must be strings or nothing": "Read the labels as text.",
+    "ids must not hold NUL characters": "No file format keeps them: remove them.",
     "cells must be unique": "Keep one row per cell; sum or remove the duplicates.",
     "counts must not be negative": "Leave withheld cells empty; codes such as -9 are not numbers.",
     "numbers must be finite": "Leave unknown values empty.",
@@ -479,7 +485,7 @@ def _arrays(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> xr.Data
         coords["year"] = list(_SUFFIXES.values())
     if "industry" in keys and "cluster" in frame.columns:
         pairs = frame.drop_duplicates("industry").set_index("industry")["cluster"]
-        cluster = pairs.reindex(labels["industry"]).fillna("").astype(object).to_numpy()
+        cluster = pairs.reindex(labels["industry"]).astype(object).fillna("").to_numpy()
         coords["cluster_of"] = ("industry", cluster)
     return xr.Dataset(data, coords=coords)
 

@@ -10,7 +10,7 @@ import pytest
 def data_folder() -> Path:
     """The folder of real data: absent by name, or there in full."""
     place = os.environ.get("SPATIALCLUSTERS_DATA")
-    if place is None:
+    if not place:
         pytest.skip("SPATIALCLUSTERS_DATA is not set: no real data")
     folder = Path(place)
     if not folder.is_dir():

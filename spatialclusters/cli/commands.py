@@ -1,0 +1,330 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spatialclusters.cli import options
+from spatialclusters.cli.inputs import check_target, describe_design, describe_model_priors, inputs
+from spatialclusters.cli.output import (
+    clean,
+    note,
+    set_verbosity,
+    show,
+    show_estimates,
+    warn,
+    write,
+)
+from spatialclusters.errors import FitError, SpatialClustersError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spatialclusters.diagnostics import Check
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+_NewFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")]
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Bayesian hierarchical models of region-cluster growth with spatial spillovers."""
+    if version:
+        from spatialclusters._version import __version__
+
+        write(f"spatialclusters {__version__}")
+    elif context.invoked_subcommand is None:
+        write(context.get_help())
+    else:
+        return
+    raise typer.Exit
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder; by default a new one here."),
+    ] = None,
+    draws: options.Draws = 2000,
+    tune: options.Tune = 1000,
+    chains: options.Chains = 4,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fit and report the built-in data: income of US states, and a simulated economy."""
+    set_verbosity(verbose=verbose, quiet=quiet)
+    from spatialclusters.demo import TRUTH_FILE, choose_folder, read_truth, run_demo
+
+    folder = choose_folder(output)
+    note(f"Writing to {folder}. This takes some minutes on two cores.")
+    written = run_demo(folder, draws=draws, tune=tune, chains=chains, progress=not quiet)
+    title = "Simulated economy: the truth beside its posterior"
+    show(read_truth(folder / TRUTH_FILE), "table", title=title)
+    write("Reports, to open in a browser:")
+    for path in written:
+        if path.suffix == ".html":
+            write(f"  {path}")
+    from spatialclusters.diagnostics import check as judge
+    from spatialclusters.result import load_fit
+
+    for path in written:
+        if path.suffix == ".nc":
+            note(f"{path.name}: {str(judge(load_fit(path))).splitlines()[0]}")
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
+    """List the shipped models, or show one with `models show NAME`."""
+    if context.invoked_subcommand is None:
+        from spatialclusters.catalogue import list_models
+
+        table = list_models()
+        table["formula"] = [" ".join(formula.split()) for formula in table["formula"]]
+        for row in table.itertuples():
+            write(f"{row.name}\n  {row.title}\n  {row.formula}\n  cites {row.cite}\n")
+
+
+@models_app.command("show")
+def show_model(name: options.Spec) -> None:
+    """Print a model file with every default written out, and what it cites."""
+    from spatialclusters.catalogue import citation, load_model
+    from spatialclusters.spec import spec_to_toml
+
+    spec = load_model(name)
+    cited = "".join(f"# {line}".rstrip() + "\n" for line in citation(spec).splitlines())
+    write(f"{spec_to_toml(spec)}\n{cited}" if cited else spec_to_toml(spec))
+
+
+@app.command()
+def cite(spec: options.Spec) -> None:
+    """Print the BibTeX entries of the works that a model cites."""
+    from spatialclusters.catalogue import citation, load_model
+
+    found = citation(load_model(spec))
+    write(found) if found else note("The model cites nothing.")
+
+
+@app.command()
+def validate(
+    spec: options.Spec,
+    data: options.Data,
+    regions: options.Regions = None,
+    weights: options.Weights = None,
+    row_standardize: options.RowStandardize = None,
+    linkages: options.Linkages = None,
+    renames: options.Renames = None,
+    settings: options.Settings = None,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check everything that can be checked before sampling, and say what would be fitted."""
+    set_verbosity(verbose=verbose, quiet=quiet)
+    from spatialclusters.design import build_design
+
+    given = inputs(spec, data, regions, weights, row_standardize, renames, settings)
+    design = build_design(given.spec, given.panel, given.weights, linkages=linkages)
+    write("\n".join(map(clean, describe_design(given.spec, design))))
+    write("")
+    show(describe_model_priors(given.spec, design), "table", title="Priors")
+
+
+@app.command()
+def fit(
+    spec: options.Spec,
+    data: options.Data,
+    output: _NewFile,
+    regions: options.Regions = None,
+    weights: options.Weights = None,
+    row_standardize: options.RowStandardize = None,
+    linkages: options.Linkages = None,
+    renames: options.Renames = None,
+    settings: options.Settings = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same draws.")] = 1,
+    draws: options.Draws = 2000,
+    tune: options.Tune = 1000,
+    chains: options.Chains = 4,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    force: options.Force = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fit a model and save everything that was estimated in one file."""
+    set_verbosity(verbose=verbose, quiet=quiet)
+    check_target(output, force=force)
+    given = inputs(spec, data, regions, weights, row_standardize, renames, settings)
+    import spatialclusters as sc
+
+    partial = output.with_name(f"{output.name}.partial")
+    try:
+        result = sc.fit(
+            given.spec, given.panel, given.weights, linkages=linkages, seed=seed, chains=chains,
+            tune=tune, draws=draws, checkpoint=partial, resume=resume, progress=not quiet,
+        )  # fmt: skip
+        result.save(output)
+    except KeyboardInterrupt:
+        warn(_interrupted(partial))
+        raise typer.Exit(130) from None
+    shutil.rmtree(partial)
+    show_estimates(sc.coefficients(result), "table", title=given.spec.title)
+    verdict = sc.check(result)
+    _say_verdict(verdict)
+    path = shlex.quote(str(output))
+    page = shlex.quote(str(output.with_suffix(".html")))
+    note(f"Saved {path}. Next: spatialclusters report {path} -o {page}")
+    _exit_by(verdict)
+
+
+@app.command()
+def summary(file: options.FitFile, style: options.Format = "table") -> None:
+    """Print coefficients, standard deviations, correlations and noise."""
+    from spatialclusters.effects import coefficients
+    from spatialclusters.result import load_fit
+
+    result = load_fit(file)
+    show_estimates(coefficients(result), style, title=result.spec.title)
+
+
+@app.command()
+def effects(file: options.FitFile, style: options.Format = "table") -> None:
+    """Print convergence and specialization, overall and by group."""
+    import pandas as pd
+
+    from spatialclusters.effects import convergence, specialization
+    from spatialclusters.result import load_fit
+
+    result, found, missing = load_fit(file), {}, []
+    for title, estimate in (("Convergence", convergence), ("Specialization", specialization)):
+        try:
+            found[title] = estimate(result)
+        except FitError as error:
+            missing.append(str(error))
+    if not found:
+        raise FitError("\n".join(missing))
+    if style != "table":
+        show_estimates(pd.concat(found.values(), ignore_index=True), style)
+        return
+    for position, (title, frame) in enumerate(_sections(found)):
+        if position:
+            write("")
+        show_estimates(frame, style, title=title)
+
+
+@app.command()
+def check(file: options.FitFile, style: options.Format = "table") -> None:
+    """Print the verdict on the sampling; exit code 3 if it failed."""
+    from spatialclusters.diagnostics import check as judge
+    from spatialclusters.result import load_fit
+
+    verdict = judge(load_fit(file))
+    if style == "table":
+        write(clean(str(verdict), keep="\n"))
+    else:
+        show(verdict.table, style)
+    _exit_by(verdict)
+
+
+@app.command()
+def compare(
+    files: Annotated[list[Path], typer.Argument(metavar="FIT.nc...", help="Saved fits.")],
+    frequentist: Annotated[
+        bool, typer.Option("--frequentist", help="Beside fixed effects and OLS on the same rows.")
+    ] = False,
+    style: options.Format = "table",
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Put fits, or a fit and the frequentist estimates, side by side."""
+    set_verbosity(verbose=verbose, quiet=quiet)
+    if len(files) == 1 and not frequentist:
+        msg = "compare: got one fit; expected another beside it, or --frequentist."
+        raise FitError(msg)
+    import pandas as pd
+
+    import spatialclusters as sc
+
+    first, *others = [sc.load_fit(file) for file in files]
+    beside = [sc.fit_frequentist(first)] if frequentist else []
+    for found in beside:
+        for text in found.notes:
+            note(text)
+    if style == "table":
+        write(clean(sc.regression_table(first, *others, *beside), keep="\n"))
+        return
+    tidy = pd.DataFrame(
+        sc.compare(first, *others, *beside).stack("estimator", future_stack=True)
+    ).reset_index()
+    show(tidy[tidy["estimate"].notna()], style)
+
+
+@app.command()
+def report(
+    file: options.FitFile,
+    output: _NewFile,
+    frequentist: Annotated[
+        bool,
+        typer.Option("--frequentist/--no-frequentist", help="Show fixed effects and OLS beside."),
+    ] = True,
+    force: options.Force = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write one self-contained HTML page."""
+    set_verbosity(verbose=verbose, quiet=quiet)
+    check_target(output, force=force, source=file)
+    import spatialclusters as sc
+
+    result, beside = sc.load_fit(file), None
+    if frequentist:
+        try:
+            beside = sc.fit_frequentist(result)
+        except SpatialClustersError as error:
+            warn(f"warning: the report has no frequentist side: {error}")
+    path = sc.write_report(result, beside, path=output)
+    _say_verdict(sc.check(result))
+    write(str(path))
+
+
+def _interrupted(partial: Path) -> str:
+    if (partial / "job.json").is_file():
+        return f"interrupted: what was drawn is kept in {partial}. Continue: the same command with --resume."
+    return "interrupted: nothing was sampled yet."
+
+
+def _sections(found: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Cut effects into tables: all of the overall ones, of those by group one per kind."""
+    for title, frame in found.items():
+        overall = frame["group"] == "overall"
+        yield title, frame[overall]
+        for effect in ("change", "half_life", "per_sd"):
+            part = frame[~overall & (frame["effect"] == effect)]
+            if len(part):
+                yield f"{title}: {effect.replace('_', ' ')} by group", part
+
+
+def _say_verdict(verdict: Check) -> None:
+    (note if verdict.passed else warn)(str(verdict))
+
+
+def _exit_by(verdict: Check) -> None:
+    if not verdict.passed:
+        raise typer.Exit(3)

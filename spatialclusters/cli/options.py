@@ -1,0 +1,85 @@
+"""What the commands accept, stated once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = [
+    "Chains",
+    "Data",
+    "Draws",
+    "FitFile",
+    "Force",
+    "Format",
+    "Linkages",
+    "Quiet",
+    "Regions",
+    "Renames",
+    "RowStandardize",
+    "Settings",
+    "Spec",
+    "Tune",
+    "Verbose",
+    "Weights",
+]
+
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A shipped model, or a path ending in .toml.")
+]
+FitFile = Annotated[
+    Path, typer.Argument(metavar="FIT.nc", help="A saved fit; needs no other file.")
+]
+Data = Annotated[
+    Path,
+    typer.Option("--data", metavar="PANEL", help="Long table, CSV or Parquet, column 'region'."),
+]
+Regions = Annotated[
+    Path | None,
+    typer.Option("--regions", metavar="FILE", help="Region polygons or points, column 'region'."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="W",
+        help="queen, rook, knn:K, distance:KM (with --regions), a .gal file or an edge table; "
+        "by default what the model file names, if there is geometry.",
+    ),
+]
+RowStandardize = Annotated[
+    bool | None,
+    typer.Option(
+        "--row-standardize/--no-row-standardize",
+        help="Let the weights of each region sum to one; by default as the model file says.",
+        show_default=False,
+    ),
+]
+Linkages = Annotated[
+    Path | None,
+    typer.Option(
+        "--linkages", metavar="FILE", help="Table with columns cluster, linked_cluster[, weight]."
+    ),
+]
+Renames = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="NEW=OLD", help="Rename a column: employment=emp. Repeatable."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change the model: growth.to=2019. Repeatable."
+    ),
+]
+Draws = Annotated[int, typer.Option("--draws", min=10, help="Draws of each chain.")]
+Tune = Annotated[int, typer.Option("--tune", min=10, help="Warm-up iterations of each chain.")]
+Chains = Annotated[int, typer.Option("--chains", min=1, help="Number of chains.")]
+Format = Annotated[
+    Literal["table", "csv", "json"],
+    typer.Option("--format", help="JSON writes missing as null and infinity as the text inf."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, errors only.")]

@@ -1,0 +1,20 @@
+"""Figures from results only: a fit or tidy frames in, a matplotlib Figure out.
+
+The object interface keeps everything global as it was. Labels come from data: they are
+shortened, and never read as markup.
+"""
+
+from spatialclusters.plots.canvas import printable
+from spatialclusters.plots.checks import plot_predictive, plot_residual_spread, plot_traces
+from spatialclusters.plots.intervals import plot_by_group, plot_coefficients
+from spatialclusters.plots.maps import plot_map
+
+__all__ = [
+    "plot_by_group",
+    "plot_coefficients",
+    "plot_map",
+    "plot_predictive",
+    "plot_residual_spread",
+    "plot_traces",
+    "printable",
+]

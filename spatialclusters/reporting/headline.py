@@ -1,0 +1,124 @@
+"""The headline: what was found, in sentences with numbers and units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from spatialclusters.effects import coefficients, convergence, specialization
+from spatialclusters.frequentist import Frequentist
+from spatialclusters.reporting.sections import row_name
+from spatialclusters.reporting.text import decimals_for, fixed, interval, probability
+from spatialclusters.result import Fit
+
+__all__ = ["Results", "headline"]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A fit and its tidy frames, each computed once; a frame is None where it means nothing."""
+
+    fit: Fit
+    frequentist: Frequentist
+
+    @cached_property
+    def coefficients(self) -> pd.DataFrame:
+        """All fixed effects and hyperparameters."""
+        return coefficients(self.fit)
+
+    @cached_property
+    def convergence(self) -> pd.DataFrame | None:
+        """Change, speed and half-life, or None."""
+        named = self.fit.spec.roles.convergence and self.fit.design.years is not None
+        return convergence(self.fit) if named else None
+
+    @cached_property
+    def specialization(self) -> pd.DataFrame | None:
+        """Effects of the strength terms, or None."""
+        return specialization(self.fit) if self.fit.spec.roles.specialization else None
+
+
+def headline(results: Results) -> list[tuple[str, str]]:
+    """Return subject and sentence of each line of the headline: numbers, units, intervals."""
+    lines = []
+    if results.convergence is not None:
+        lines.append(("Convergence", _convergence_sentence(results)))
+    if results.specialization is not None:
+        found = _specialization_sentences(results.specialization)
+        lines += [("Specialization", sentence) for sentence in found]
+    if not lines:
+        lines = [("Coefficients", sentence) for sentence in _plain_sentences(results)]
+    expected = "; ".join(_expectations(results)) or "the model file states no signs"
+    return [*lines, ("Expected before the data", f"{expected}.")]
+
+
+def _convergence_sentence(results: Results) -> str:
+    fit, frame = results.fit, results.convergence
+    assert frame is not None
+    assert fit.design.years is not None
+    overall = frame[frame["group"] == "overall"].set_index("effect")
+    change, life = overall.loc["change"], overall.loc["half_life"]
+    term = str(change["term"])
+    logged = term.startswith("log(") and term.endswith(")") and ":" not in term
+    subject, size = (
+        (f"10 % more {term[4:-1]}", math.log(1.1)) if logged else (f"{term} one unit higher", 1.0)
+    )
+    growth = fit.spec.growth
+    start = f" in {growth.from_year}" if growth else ""
+    factor = 100.0 * size / fit.design.years
+    amount = _signed(change["estimate"] * factor, change["ci_low"] * factor, change["ci_high"] * factor,
+                     "points a year")  # fmt: skip
+    years = decimals_for((life["ci_high"] - life["ci_low"]) / 4, life["estimate"] / 10)
+    half_life = (
+        f"{fixed(life['estimate'], years)} years {interval(life['ci_low'], life['ci_high'], years)}"
+    )
+    return (
+        f"A {row_name(fit.design)} with {subject}{start} grew by {amount}. The gap halves in "
+        f"{half_life}. Probability of convergence: {probability(1.0 - change['prob_positive'])}."
+    )
+
+
+def _specialization_sentences(frame: pd.DataFrame) -> Iterator[str]:
+    rows = frame[(frame["group"] == "overall") & (frame["effect"] == "per_sd")]
+    for row in rows.to_dict("records"):
+        amount = _signed(row["estimate"], row["ci_low"], row["ci_high"], str(row["unit"]))
+        yield (
+            f"One standard deviation more {row['term']} goes with {amount}. "
+            f"Probability that it is positive: {probability(row['prob_positive'])}."
+        )
+
+
+def _plain_sentences(results: Results) -> Iterator[str]:
+    """Say what the first covariates do, where the model names no roles."""
+    frame = results.coefficients
+    rows = frame[(frame["effect"] == "coefficient") & (frame["term"] != "intercept")]
+    for row in rows.head(3).to_dict("records"):
+        unit = str(results.fit.design.data.attrs["unit"])
+        amount = _signed(row["estimate"], row["ci_low"], row["ci_high"], unit)
+        yield (
+            f"One unit more {row['term']} goes with {amount}. Probability that it is positive: "
+            f"{probability(row['prob_positive'])}."
+        )
+
+
+def _signed(estimate: float, low: float, high: float, unit: str) -> str:
+    """Say "0.18 points less [0.16, 0.20]": the interval in the direction of the estimate."""
+    word, sign = ("less", -1.0) if estimate < 0 else ("more", 1.0)
+    ends = sorted((sign * low, sign * high))
+    digits = decimals_for((high - low) / 4)
+    text = f"{fixed(sign * estimate, digits)} {unit} {word} {interval(*ends, digits)}"
+    return text + (", an interval that contains zero" if ends[0] < 0.0 < ends[1] else "")
+
+
+def _expectations(results: Results) -> Iterator[str]:
+    expects, origin = results.fit.spec.expects, results.fit.spec.covariate_labels
+    rows = results.coefficients[results.coefficients["effect"] == "coefficient"]
+    for term, positive in zip(rows["term"], rows["prob_positive"], strict=True):
+        sign = expects.get(term) or expects.get(origin.get(term, term))
+        if sign:
+            chance = positive if sign == "positive" else 1.0 - positive
+            yield f"{term} {sign} (probability {probability(chance)})"
