@@ -13,7 +13,6 @@ from spatialclusters.catalogue import load_model
 from spatialclusters.datasets import simulated_economy, us_income
 from spatialclusters.effects import coefficients
 from spatialclusters.errors import FitError
-from spatialclusters.frequentist import fit_frequentist
 from spatialclusters.reporting import write_report
 from spatialclusters.run import fit
 
@@ -148,4 +147,4 @@ def read_truth(path: str | Path) -> pd.DataFrame:
 def _write(fitted: Fit, folder: Path, name: str) -> list[Path]:
     """Save the fit first: a report can be written again, draws cannot."""
     saved = fitted.save(folder / f"{name}.nc")
-    return [saved, write_report(fitted, fit_frequentist(fitted), path=folder / f"{name}.html")]
+    return [saved, write_report(fitted, path=folder / f"{name}.html")]

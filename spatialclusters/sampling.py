@@ -185,8 +185,17 @@ def _start(folder: Path, chain: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | _SINGLE_THREAD,
+            env=_compilation_cache() | os.environ | _SINGLE_THREAD,
         )
+
+
+def _compilation_cache() -> dict[str, str]:
+    """Let JAX keep compiled models, so that the same model and data compile once."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(root / "spatialclusters" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
 
 
 def _check_exit(process: subprocess.Popen[bytes], folder: Path, chain: int) -> None:

@@ -21,7 +21,7 @@ from spatialclusters.cli.output import (
     warn,
     write,
 )
-from spatialclusters.errors import FitError, SpatialClustersError
+from spatialclusters.errors import FitError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -280,26 +280,17 @@ def compare(
 def report(
     file: options.FitFile,
     output: _NewFile,
-    frequentist: Annotated[
-        bool,
-        typer.Option("--frequentist/--no-frequentist", help="Show fixed effects and OLS beside."),
-    ] = True,
     force: options.Force = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write one self-contained HTML page."""
+    """Write one self-contained HTML page, with fixed effects and OLS beside the posterior."""
     set_verbosity(verbose=verbose, quiet=quiet)
     check_target(output, force=force, source=file)
     import spatialclusters as sc
 
-    result, beside = sc.load_fit(file), None
-    if frequentist:
-        try:
-            beside = sc.fit_frequentist(result)
-        except SpatialClustersError as error:
-            warn(f"warning: the report has no frequentist side: {error}")
-    path = sc.write_report(result, beside, path=output)
+    result = sc.load_fit(file)
+    path = sc.write_report(result, path=output)
     _say_verdict(sc.check(result))
     write(str(path))
 

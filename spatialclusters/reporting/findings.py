@@ -18,7 +18,7 @@ from spatialclusters.plots import (
     plot_predictive,
     plot_residual_spread,
 )
-from spatialclusters.reporting.blocks import Block, Notes, Paragraph, Section, Table
+from spatialclusters.reporting.blocks import Block, Notes, Paragraph, Picture, Section, Table
 from spatialclusters.reporting.figures import picture
 from spatialclusters.reporting.headline import Results
 from spatialclusters.reporting.sections import row_name
@@ -48,21 +48,22 @@ def result_sections(results: Results) -> Iterator[Section]:
 def _coefficient_section(results: Results) -> Section:
     frame = results.coefficients
     unit = str(results.fit.design.data.attrs["unit"])
-    fixed_effects = frame[frame["effect"] == "coefficient"]
+    betas = frame[frame["effect"] == "coefficient"]
     others = frame[frame["effect"] != "coefficient"]
     blocks: list[Block] = [
         detail_table(
-            fixed_effects,
-            f"Coefficients in {unit} per unit of the covariate (a log point for logs); posterior means "
-            "with 95 % equal-tailed intervals",
+            betas,
+            f"Coefficients in {unit} per unit of the covariate (a log point for logs); posterior "
+            "means with 95 % equal-tailed intervals",
         )
     ]
     if results.fit.design.terms:
         blocks.append(
             picture(
                 plot_coefficients(frame, results.frequentist.estimates),
-                f"Coefficients with 95 % intervals by estimator. Posterior: {_spoken(fixed_effects)}.",
-                "Coefficients with 95 % intervals: the posterior beside frequentist estimates on the same rows.",
+                f"Coefficients with 95 % intervals by estimator. Posterior: {_spoken(betas)}.",
+                "Coefficients with 95 % intervals: the posterior beside frequentist estimates on "
+                "the same rows.",
             )
         )
     caption = "Standard deviations of group effects and noise, and correlations"
@@ -73,7 +74,7 @@ def _coefficient_section(results: Results) -> Section:
 def _convergence_section(results: Results) -> Section:
     frame, title = results.convergence, "Convergence"
     if frame is None:
-        text = "The model names no convergence term ([roles] and [growth]), so there is nothing to show."
+        text = "The model names no convergence term ([roles] with [growth])."
         return Section("convergence", title, [Paragraph(text)])
     overall = frame[frame["group"] == "overall"]
     below = _share_of_overshooting(results)
@@ -87,23 +88,25 @@ def _convergence_section(results: Results) -> Section:
     ]
     by_group = frame[frame["group"] != "overall"]
     if not by_group.empty:
-        speeds = by_group[by_group["effect"] == "speed"].sort_values("estimate")
-        fastest, slowest = speeds.iloc[-1], speeds.iloc[0]
-        alt = (
-            f"Speed of convergence of {len(speeds)} groups with 95 % intervals, sorted: from "
-            f"{number(slowest['estimate'])} ({slowest['group']}) to {number(fastest['estimate'])} "
-            f"({fastest['group']}) per year."
-        )
-        figure = plot_by_group(frame, "speed")
-        blocks.append(
-            picture(
-                figure, alt, "Speed of convergence by group, per year. Half-life is ln 2 / speed."
-            )
-        )
-        blocks.append(
-            group_table(by_group, ("change", "speed", "half_life"), "Convergence by group")
-        )
+        blocks.append(_speed_picture(frame, by_group))
+        effects = ("change", "speed", "half_life")
+        blocks.append(group_table(by_group, effects, "Convergence by group"))
     return Section("convergence", title, blocks)
+
+
+def _speed_picture(frame: pd.DataFrame, by_group: pd.DataFrame) -> Picture:
+    """Plot the speeds, or the changes where overshooting makes every speed infinite."""
+    finite = np.isfinite(by_group["estimate"])
+    effect = "speed" if (finite & (by_group["effect"] == "speed")).any() else "change"
+    rows = by_group[finite & (by_group["effect"] == effect)].sort_values("estimate")
+    slowest, fastest = rows.to_dict("records")[0], rows.to_dict("records")[-1]
+    alt = (
+        f"The {effect} of {len(rows)} groups with 95 % intervals, sorted: from "
+        f"{number(slowest['estimate'])} ({slowest['group']}) to {number(fastest['estimate'])} "
+        f"({fastest['group']}), {slowest['unit']}."
+    )
+    caption = "Speed of convergence by group, per year. Half-life is ln 2 / speed."
+    return picture(plot_by_group(frame, effect), alt, caption if effect == "speed" else alt)
 
 
 def _share_of_overshooting(results: Results) -> float:
@@ -117,7 +120,7 @@ def _share_of_overshooting(results: Results) -> float:
 def _specialization_section(results: Results) -> Section:
     frame, title = results.specialization, "Specialization"
     if frame is None:
-        text = "The model names no specialization terms ([roles]), so there is nothing to show."
+        text = "The model names no specialization terms ([roles])."
         return Section("specialization", title, [Paragraph(text)])
     overall = frame[frame["group"] == "overall"]
     caption = f"Effects of strength, in {overall['unit'].iloc[0]}"
@@ -142,21 +145,20 @@ def _region_section(fit: Fit) -> Section:
     else:
         text = "The model has no region effects."
         return Section("regions", title, [Paragraph(text)])
-    low, high = frame.loc[frame["estimate"].idxmin()], frame.loc[frame["estimate"].idxmax()]
+    ordered = frame.sort_values("estimate").to_dict("records")
+    low, high, unit = ordered[0], ordered[-1], ordered[0]["unit"]
     alt = (
-        f"The {what} of {len(frame)} regions: lowest {number(low['estimate'])} ({low['group']}), highest "
-        f"{number(high['estimate'])} ({high['group']}), in {low['unit']}."
+        f"The {what} of {len(frame)} regions: lowest {number(low['estimate'])} ({low['group']}), "
+        f"highest {number(high['estimate'])} ({high['group']}), in {unit}."
     )
-    meaning = (
-        f"What the covariates leave unexplained: the {what}, in {low['unit']}, with 95 % intervals."
-    )
+    meaning = f"What covariates leave unexplained: the {what}, in {unit}, with 95 % intervals."
     blocks: list[Block] = []
     if fit.geometry is not None:
         caption = f"{meaning} Pale, hatched regions: the interval contains zero."
         blocks.append(picture(plot_map(fit, frame), f"Map. {alt}", caption, raster=True))
     else:
-        blocks.append(picture(plot_by_group(frame, "coefficient"), alt, meaning))
-        hint = "A map needs the shapes of the regions: refit with --regions FILE (GeoJSON or a shapefile)."
+        blocks.append(picture(plot_by_group(frame, "coefficient", limit=40), alt, meaning))
+        hint = "A map needs the shapes of the regions: refit with --regions FILE."
         blocks.append(Paragraph(hint))
     blocks.append(group_table(frame, ("coefficient",), f"The {what} by region"))
     return Section("regions", title, blocks)
@@ -165,86 +167,96 @@ def _region_section(fit: Fit) -> Section:
 def _residuals(fit: Fit) -> pd.DataFrame:
     """Summarize y minus its expectation by region, where every row is a region."""
     design = fit.design
-    mean = fit.draws("coefficient") @ (design.X - design.data["center"].values).T
+    mean = np.zeros((*fit.draws("sigma").shape, design.n_rows))
     if design.intercept:
-        mean = mean + fit.draws("intercept")[..., None]
-    regions = design.data["row_region"].values
+        mean += fit.draws("intercept")[..., None]
+    if design.terms:
+        mean += fit.draws("coefficient") @ (design.X - design.data["center"].values).T
+    base = {"term": "residual", "effect": "coefficient", "unit": str(design.data.attrs["unit"])}
     return estimates_frame(
-        {"term": "residual", "effect": "coefficient", "group": str(region),
-         "unit": str(fit.design.data.attrs["unit"]), **summarize_draws(design.y[i] - mean[..., i], family=True)}
-        for i, region in enumerate(regions)
-    )  # fmt: skip
+        {**base, "group": str(region), **summarize_draws(design.y[i] - mean[..., i], family=True)}
+        for i, region in enumerate(design.data["row_region"].values)
+    )
 
 
 def _fit_section(fit: Fit) -> Section:
-    unit = str(fit.design.data.attrs["unit"])
+    unit, growth = str(fit.design.data.attrs["unit"]), fit.spec.growth
     parts = max(2, min(10, fit.design.n_rows // 5))
     spread = residual_spread(fit, parts=parts)
-    growth = fit.spec.growth
     what = f"{growth.variable} in {growth.from_year}" if growth else f"expected {unit}"
-    inside = int(spread["inside"].sum())
-    outside = [str(row.decile) for row in spread.itertuples() if not row.inside]
+    outside = [str(decile) for decile in spread.loc[~spread["inside"], "decile"]]
     sentence = (
-        f"Rows are split into {parts} equal groups by {what}. The observed spread of residuals lies inside "
-        f"its 95 % predictive interval in {inside} of {parts}"
+        f"Rows are split into {parts} equal groups by {what}. The observed spread of residuals lies "
+        f"inside its 95 % predictive interval in {parts - len(outside)} of {parts}"
         + (f"; not in group {', '.join(outside)} (1 is the smallest)." if outside else ".")
     )
-    heads = ("group", "median size", "observed sd", "predicted sd", "95 % interval", "inside")
-    rows = []
-    for row in spread.itertuples():
-        digits = decimals_for(row.ci_high - row.ci_low)
-        rows.append((str(row.decile), number(row.size), fixed(row.observed, digits), fixed(row.predicted, digits),
-                     interval(row.ci_low, row.ci_high, digits), "yes" if row.inside else "NO"))  # fmt: skip
     blocks: list[Block] = [
         picture(
             plot_predictive(fit),
-            f"Distribution of the observed response ({unit}) over that of responses replicated from the posterior.",
-            "Posterior predictive check: the observed response should look like one of the replicated.",
+            f"Distribution of the observed response ({unit}) over that of responses replicated "
+            "from the posterior.",
+            "Posterior predictive check: the observed response should look like one of the "
+            "replicated.",
         ),
-        Paragraph(sentence, "plain" if inside == parts else "bad"),
+        Paragraph(sentence, "bad" if outside else "plain"),
         picture(
             plot_residual_spread(spread, size=f"{what} (median of the group)", unit=unit),
             sentence,
             f"Standard deviation of residuals by {what}, observed and predicted.",
         ),
-        Table("Residual spread by size", heads, rows, folded="Residual spread as a table"),
+        _spread_table(spread),
     ]
     return Section("fit", "Does the model describe the data?", blocks)
 
 
-def _frequentist_section(results: Results) -> Section:
-    other = results.frequentist
-    side = compare(results.fit, other)
-    names = list(dict.fromkeys(side.columns.get_level_values("estimator")))
+def _spread_table(spread: pd.DataFrame) -> Table:
     rows = []
-    for (term, effect), row in side.iterrows():
-        digits = decimals_for(*(row[name]["std_error"] for name in names))
-        shown = [beside(row[name], digits) for name in names]
-        label = (
-            term
-            if effect in ("coefficient", "sd", "correlation")
-            else f"{term}: {EFFECT_NAMES.get(effect, effect)}"
-        )
-        if any(cell != "—" for cell in shown[1:]):
-            rows.append((label, *shown))
-    caption = "Estimates side by side on the same rows, with 95 % intervals; in braces (posterior − estimate) / standard error"
-    blocks: list[Block] = [Table(caption, ("term", *names), rows)] if rows else []
+    for row in spread.to_dict("records"):
+        digits = decimals_for((row["ci_high"] - row["ci_low"]) / 4)
+        cells = (fixed(row["observed"], digits), fixed(row["predicted"], digits))
+        ends = interval(row["ci_low"], row["ci_high"], digits)
+        inside = "yes" if row["inside"] else "NO"
+        rows.append((str(row["decile"]), number(row["size"]), *cells, ends, inside))
+    heads = ("group", "median size", "observed sd", "predicted sd", "95 % interval", "inside")
+    return Table("Residual spread by size", heads, rows, folded="Residual spread as a table")
+
+
+def _frequentist_section(results: Results) -> Section:
+    other, blocks = results.frequentist, [_side_by_side(results)]
     for title, items in (
         ("How the frequentist estimates were made", list(other.notes)),
         ("Where gaps between the columns are expected", expected_gaps(results.fit, other)),
     ):
-        if items:
-            blocks.append(Notes(title, items))
+        blocks += [Notes(title, items)] if items else []
     if other.moran is not None:
         found = other.moran
-        blocks.append(
-            Paragraph(
-                f"Moran's I of the OLS residuals: {number(found['statistic'])} (expected "
-                f"{number(found['expected'])} without spatial dependence, z = {fixed(found['z'], 2)}, "
-                f"p {_p_value(found['p_value'])})."
-            )
+        sentence = (
+            f"Moran's I of the OLS residuals: {number(found['statistic'])} (expected "
+            f"{number(found['expected'])} without spatial dependence, z = {fixed(found['z'], 2)}, "
+            f"p {_p_value(found['p_value'])})."
         )
+        blocks.append(Paragraph(sentence))
     return Section("frequentist", "Beside frequentist estimates", blocks)
+
+
+def _side_by_side(results: Results) -> Block:
+    """Lay out what both sides estimate; the change is the coefficient once more."""
+    side = compare(results.fit, results.frequentist)
+    names = list(dict.fromkeys(side.columns.get_level_values("estimator")))
+    parts = {name: side[name].to_dict("records") for name in names}
+    rows = []
+    for i, (term, effect) in enumerate(side.index.to_list()):
+        found = [parts[name][i] for name in names]
+        digits = decimals_for(*(each["std_error"] for each in found))
+        shown = [beside(each, digits) for each in found]
+        if effect != "change" and shown[0] != "—" and any(cell != "—" for cell in shown[1:]):
+            named = f": {EFFECT_NAMES[effect]}" if effect in EFFECT_NAMES else ""
+            rows.append((f"{term}{named}", *shown))
+    caption = (
+        "Estimates on the same rows, with 95 % intervals; in braces (posterior − estimate) / "
+        "standard error"
+    )
+    return Table(caption, ("term", *names), rows)
 
 
 def _p_value(value: float) -> str:

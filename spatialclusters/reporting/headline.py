@@ -60,8 +60,10 @@ def _convergence_sentence(results: Results) -> str:
     fit, frame = results.fit, results.convergence
     assert frame is not None
     assert fit.design.years is not None
-    overall = frame[frame["group"] == "overall"].set_index("effect")
-    change, life = overall.loc["change"], overall.loc["half_life"]
+    overall = frame[frame["group"] == "overall"].to_dict("records")
+    change, life = (
+        {row["effect"]: row for row in overall}[name] for name in ("change", "half_life")
+    )
     term = str(change["term"])
     logged = term.startswith("log(") and term.endswith(")") and ":" not in term
     subject, size = (
@@ -73,12 +75,13 @@ def _convergence_sentence(results: Results) -> str:
     amount = _signed(change["estimate"] * factor, change["ci_low"] * factor, change["ci_high"] * factor,
                      "points a year")  # fmt: skip
     years = decimals_for((life["ci_high"] - life["ci_low"]) / 4, life["estimate"] / 10)
-    half_life = (
-        f"{fixed(life['estimate'], years)} years {interval(life['ci_low'], life['ci_high'], years)}"
-    )
+    range_ = interval(life["ci_low"], life["ci_high"], years)
+    half_life = f"halves in {fixed(life['estimate'], years)} years {range_}"
+    if math.isinf(life["estimate"]):
+        half_life = f"does not halve (half-life ∞ years {range_})"
     return (
-        f"A {row_name(fit.design)} with {subject}{start} grew by {amount}. The gap halves in "
-        f"{half_life}. Probability of convergence: {probability(1.0 - change['prob_positive'])}."
+        f"A {row_name(fit.design)} with {subject}{start} grew by {amount}. The gap {half_life}. "
+        f"Probability of convergence: {probability(1.0 - change['prob_positive'])}."
     )
 
 
@@ -108,10 +111,10 @@ def _plain_sentences(results: Results) -> Iterator[str]:
 def _signed(estimate: float, low: float, high: float, unit: str) -> str:
     """Say "0.18 points less [0.16, 0.20]": the interval in the direction of the estimate."""
     word, sign = ("less", -1.0) if estimate < 0 else ("more", 1.0)
-    ends = sorted((sign * low, sign * high))
+    low, high = min(sign * low, sign * high), max(sign * low, sign * high)
     digits = decimals_for((high - low) / 4)
-    text = f"{fixed(sign * estimate, digits)} {unit} {word} {interval(*ends, digits)}"
-    return text + (", an interval that contains zero" if ends[0] < 0.0 < ends[1] else "")
+    text = f"{fixed(sign * estimate, digits)} {unit} {word} {interval(low, high, digits)}"
+    return text + (", an interval that contains zero" if low < 0.0 < high else "")
 
 
 def _expectations(results: Results) -> Iterator[str]:

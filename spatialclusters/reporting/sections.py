@@ -94,7 +94,9 @@ def weights_section(fit: Fit) -> Section:
         ("symmetric", "yes" if facts["symmetric"] else "no"),
         ("SHA-256", str(facts["digest"])),
     ]  # fmt: skip
-    blocks: list[Block] = [Table("Which regions are neighbors", ("property", "value"), rows, text=(0, 1))]
+    blocks: list[Block] = [
+        Table("Which regions are neighbors", ("property", "value"), rows, text=(0, 1))
+    ]
     isolates = list(fit.weights.isolates)
     title = f"Regions without neighbors ({len(isolates)})"
     blocks.append(Notes(title, isolates) if isolates else Paragraph("Every region has a neighbor."))
@@ -143,8 +145,8 @@ def computation_section(fit: Fit, verdict: Check) -> Section:
     """Show the checks of the sampling, its settings, timings and versions."""
     checks = [
         ("passed" if row["passed"] else "FAILED", row["check"], row["value"], row["expected"],
-         "" if row.passed else row.advice)
-        for row in verdict.table.itertuples()
+         "" if row["passed"] else row["advice"])
+        for row in verdict.table.to_dict("records")
     ]  # fmt: skip
     known = fit.provenance
     facts = [
@@ -209,7 +211,7 @@ def verdict_sentence(verdict: Check) -> str:
     if verdict.passed:
         return f"The sampling converged: all {total} checks passed."
     failed = verdict.table[~verdict.table["passed"].astype(bool)]
-    reasons = "; ".join(f"{row.check}: {row.value}" for row in failed.itertuples())
+    reasons = "; ".join(f"{row['check']}: {row['value']}" for row in failed.to_dict("records"))
     return (
         f"The sampling has not converged: do not report the numbers on this page. "
         f"{len(failed)} of {total} checks failed ({reasons}). {failed['advice'].iloc[0]}"

@@ -14,7 +14,6 @@ import pytest
 import xarray as xr
 
 import spatialclusters as sc
-from spatialclusters import run
 from spatialclusters.cli import main
 from spatialclusters.cli.output import clean, show, show_estimates
 from spatialclusters.estimates import estimates_frame
@@ -45,7 +44,7 @@ def made_up_fit(draws: int = 500) -> sc.Fit:
     shape = (4, draws)
     posterior = {
         "intercept": rng.normal(3.6, 0.01, shape),
-        "coefficient": rng.normal(-0.7, 0.35, (*shape, 1)),
+        "coefficient": rng.normal(-0.7, 0.4, (*shape, 1)),
         "sigma": rng.normal(0.09, 0.01, shape),
     }
     stats = {
@@ -244,7 +243,7 @@ def sampler(monkeypatch):
             raise KeyboardInterrupt
         return made_up_fit(asked["draws_made"])
 
-    monkeypatch.setattr(run, "fit", fake)
+    monkeypatch.setattr(sc, "fit", fake)
     return asked
 
 
@@ -327,7 +326,7 @@ def test_summary(capsys, fitted):
     text = capsys.readouterr().out
     lines = text.splitlines()
     assert lines[0] == "Regional income growth: convergence"
-    assert lines[2].split() == "term mean sd interval P(>0) R-hat ESS unit".split()
+    assert lines[2].split() == ["term", "mean", "sd", "interval", "P(>0)", "R-hat", "ESS", "unit"]
     assert "[2] log change over 65 years per unit of the term" in lines
 
 

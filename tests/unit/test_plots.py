@@ -1,0 +1,203 @@
+"""Figures hold what the frames say, at any number of groups and with any labels."""
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import _pylab_helpers
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+
+from spatialclusters.diagnostics import residual_spread
+from spatialclusters.effects import coefficients, convergence, group_effects
+from spatialclusters.errors import FitError
+from spatialclusters.estimates import estimates_frame
+from spatialclusters.plots import (
+    plot_by_group,
+    plot_coefficients,
+    plot_map,
+    plot_predictive,
+    plot_residual_spread,
+    plot_traces,
+    printable,
+)
+from spatialclusters.reporting.figures import picture
+
+ODD = ("$x_1^", "长三角产业集群" * 20, "_hidden", "é" * 300, "<b>&amp;", "हिन्दी")
+
+
+@pytest.fixture(autouse=True)
+def nothing_global():
+    """Neither settings nor the list of open figures changes."""
+    before = dict(mpl.rcParams)
+    yield
+    assert dict(mpl.rcParams) == before
+    assert not _pylab_helpers.Gcf.figs
+
+
+def by_group(estimates, *, overall=None, half=0.05, unit="per year"):
+    named = [(f"group {i:03d}", value) for i, value in enumerate(estimates)]
+    if overall is not None:
+        named.insert(0, ("overall", overall))
+    return estimates_frame(
+        {"term": "x", "effect": "speed", "group": group, "unit": unit, "estimate": value,
+         "ci_low": value - half, "ci_high": value + half}
+        for group, value in named
+    )  # fmt: skip
+
+
+def rows_of(figure):
+    return [text.get_text() for text in figure.axes[0].get_yticklabels()]
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def draw(figure):
+    assert isinstance(figure, Figure)
+    return picture(figure, "alt", "caption")
+
+
+def test_coefficients_of_several_estimators_stand_beside_each_other(synthetic_fit):
+    posterior = coefficients(synthetic_fit("clusters"))
+    other = posterior.assign(estimator="OLS", estimate=posterior["estimate"] + 0.5)
+    figure = plot_coefficients(posterior, other)
+    terms = posterior.query("effect == 'coefficient' and term != 'intercept'")["term"]
+    assert rows_of(figure) == terms.tolist()
+    assert texts(figure) == ["posterior", "OLS"]
+    drawn = {line.get_label(): np.array(line.get_xdata()) for line in figure.axes[0].lines}
+    np.testing.assert_allclose(drawn["OLS"], drawn["posterior"] + 0.5)
+    assert "log change over 3 years" in figure.axes[0].get_xlabel()
+    draw(figure)
+
+
+def test_coefficients_beyond_the_limit_are_announced(synthetic_fit):
+    frame = coefficients(synthetic_fit("plain"))
+    figure = plot_coefficients(frame, limit=1)
+    assert rows_of(figure) == ["distance"]
+    assert "1 more terms are left out" in figure.axes[0].get_xlabel()
+    with pytest.raises(FitError, match="no coefficient"):
+        plot_coefficients(frame[frame["term"] == "sigma"])
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, 1), (9, 9), (48, 48), (600, 61)])
+def test_groups_are_sorted_and_capped(count, shown):
+    values = np.random.default_rng(2).normal(size=count)
+    figure = plot_by_group(by_group(values, overall=0.1), "speed")
+    assert len(rows_of(figure)) == shown
+    order = np.argsort(-values)
+    assert rows_of(figure)[0] == f"group {order[0]:03d}"
+    assert rows_of(figure)[-1] == f"group {order[-1]:03d}"
+    assert ("… 540 more between …" in rows_of(figure)) == (count == 600)
+    assert "overall, 95 % interval" in texts(figure)
+    assert figure.axes[0].get_xlabel() == "speed, per year"
+    draw(figure)
+
+
+def test_open_markers_are_the_intervals_with_zero():
+    figure = plot_by_group(by_group([0.2, 0.01, -0.3]), "speed")
+    lines = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
+    assert lines["95 % interval excludes zero"] == [0.2, -0.3]
+    assert lines["95 % interval contains zero"] == [0.01]
+
+
+def test_infinite_ends_reach_the_edge_and_infinite_estimates_are_left_out():
+    frame = by_group([0.2, 0.1, math.inf])
+    frame.loc[0, "ci_high"] = math.inf
+    figure = plot_by_group(frame, "speed")
+    assert rows_of(figure) == ["group 000", "group 001"]
+    low, high = figure.axes[0].get_xlim()
+    assert high < 1.0
+    assert low > -1.0
+    draw(figure)
+    with pytest.raises(FitError, match="no group with a finite speed"):
+        plot_by_group(by_group([math.inf]), "speed")
+
+
+def test_one_term_of_several_is_chosen():
+    frame = pd.concat([by_group([0.2]), by_group([0.4]).assign(term="z")], ignore_index=True)
+    lines = plot_by_group(frame, "speed", term="z").axes[0].lines
+    assert list(lines[0].get_xdata()) == [0.4]
+
+
+@pytest.mark.parametrize("label", ODD)
+def test_labels_are_text_and_never_markup(label):
+    frame = by_group([0.1, 0.2])
+    frame.loc[0, "group"] = label
+    figure = plot_by_group(frame, "speed")
+    assert all(not text.get_parse_math() for text in figure.axes[0].get_yticklabels())
+    assert max(map(len, rows_of(figure))) <= 41
+    assert rows_of(figure)[1].strip(" …")[:5] == label[:5]
+    draw(figure)
+    draw(plot_coefficients(frame.assign(effect="coefficient", term=label, estimator=label)))
+
+
+def test_a_map_shows_value_and_precision(synthetic_fit):
+    fit = synthetic_fit("clusters", geometry=True)
+    frame = group_effects(fit, "region").iloc[:-1]
+    figure = plot_map(fit, frame)
+    sure, unsure = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
+    contains = ((frame["ci_low"] <= 0) & (frame["ci_high"] >= 0)).sum()
+    assert 0 < contains < 11
+    assert (len(unsure.get_paths()), unsure.get_hatch()) == (contains, "////")
+    assert (len(sure.get_paths()), sure.get_hatch()) == (12 - contains, None)
+    assert texts(figure) == ["95 % interval contains zero", "no estimate (1)"]
+    assert figure.axes[1].get_xlabel() == "log change over 3 years"
+    first, last = sure.get_facecolors()[0], sure.get_facecolors()[-2]
+    assert first[2] > first[0]  # negative: purple
+    assert last[0] > last[2]  # positive: orange
+    draw(figure)
+
+
+def test_a_map_needs_geometry_and_estimates(synthetic_fit):
+    fit = synthetic_fit("clusters")
+    with pytest.raises(FitError, match="--regions"):
+        plot_map(fit, group_effects(fit, "region"))
+    with pytest.raises(FitError, match="no estimate"):
+        plot_map(synthetic_fit("clusters", geometry=True), group_effects(fit, "cluster"))
+
+
+def test_residual_spread_and_predictions_compare_with_the_observed(synthetic_fit):
+    fit = synthetic_fit("clusters")
+    frame = residual_spread(fit, draws=40)
+    figure = plot_residual_spread(frame, size="employment in 2018", unit="log change")
+    observed = next(line for line in figure.axes[0].lines if line.get_label() == "observed")
+    np.testing.assert_array_equal(observed.get_ydata(), frame["observed"])
+    assert figure.axes[0].get_xlabel() == "employment in 2018"
+    draw(figure)
+    figure = plot_predictive(fit, draws=20)
+    assert texts(figure) == ["replicated, 95 % of draws", "replicated, mean", "observed"]
+    steps = next(p for p in figure.axes[0].patches if p.get_label() == "observed").get_data()
+    inside = ((fit.design.y >= steps.edges[0]) & (fit.design.y <= steps.edges[-1])).mean()
+    assert (steps.values * np.diff(steps.edges)).sum() == pytest.approx(inside)
+    draw(figure)
+
+
+def test_ranks_of_a_chain_that_is_elsewhere_stand_out(synthetic_fit):
+    def highest(fit):
+        names = [axes.get_title(loc="left") for axes in plot_traces(fit).axes]
+        assert names[:2] == ["intercept", "distance"]
+        axes = plot_traces(fit).axes[names.index("sigma")]
+        return max(patch.get_data().values.max() for patch in axes.patches)
+
+    assert highest(synthetic_fit("plain")) < 2.0
+    assert highest(synthetic_fit("plain", sick=True)) > 3.0
+    sick = plot_traces(synthetic_fit("noise by cluster", sick=True), limit=4)
+    shown = [axes.get_title(loc="left") for axes in sick.axes if axes.get_visible()]
+    assert len(shown) == 4
+    assert "sigma" in shown
+    draw(sick)
+
+
+def test_printable_keeps_letters_of_all_scripts_and_drops_what_reorders():
+    assert printable("a\u202eb\x00c\td\n") == "abc d"
+    assert printable("长三角 العربية") == "长三角 العربية"
+    assert printable("\ud800x") == "x"
+
+
+def test_convergence_by_cluster_has_one_row_per_cluster(synthetic_fit):
+    figure = plot_by_group(convergence(synthetic_fit("clusters")), "speed")
+    assert sorted(rows_of(figure)) == [f"Cluster {number}" for number in range(1, 10)]

@@ -1,0 +1,322 @@
+"""The report is one page that asks for nothing, hides nothing, and says what the frames say."""
+
+import base64
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from spatialclusters import reporting
+from spatialclusters.effects import coefficients, convergence, group_effects, specialization
+from spatialclusters.errors import FitError
+from spatialclusters.frequentist import fit_frequentist
+from spatialclusters.reporting import build, write_report
+from spatialclusters.reporting.text import decimals_for
+from spatialclusters.result import Fit
+
+SECTIONS = (
+    "headline", "contents", "coefficients", "convergence", "specialization", "regions", "fit",
+    "frequentist", "data", "weights", "model", "computation", "reproduction",
+)  # fmt: skip
+VARIANTS = ("clusters", "student", "noise by cluster", "fixed", "regions", "plain")
+EVIL = (
+    "<script>alert(1)</script>", "长三角产业集群 $x_1$", "_" + "y" * 299, "\"><img src=x onerror=a>",
+    "{{ 7*7 }}", "a\u202eb", "C6", "C7", "C8",
+)  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.tables, self.spoken = [], [], {}, ""
+        self._row, self._caption, self._open = None, "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        self._open.append(tag)
+        if "id" in attrs:
+            self.ids.append(attrs["id"])
+        if tag == "caption":
+            self._caption = ""
+        if tag == "tr":
+            self._row = []
+        if tag in ("td", "th") and self._row is not None:
+            self._row.append("")
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+        if tag == "caption":
+            self.tables[self._caption] = []
+        if tag == "tr":
+            self.tables[self._caption].append(self._row)
+            self._row = None
+
+    def handle_data(self, data):
+        if "style" in self._open:
+            return
+        self.spoken += data
+        if "caption" in self._open:
+            self._caption += data
+        elif self._row and {"td", "th"} & set(self._open):
+            self._row[-1] += data
+
+    def table(self, start):
+        return next(rows for caption, rows in self.tables.items() if caption.startswith(start))
+
+    def images(self):
+        return [attrs for tag, attrs in self.tags if tag == "img"]
+
+
+def part(text, name):
+    """Return the text of one section."""
+    return re.search(rf'<section[^>]*aria-labelledby="{name}".*?</section>', text, re.DOTALL)[0]
+
+
+def drawings(page):
+    """Return the SVG images of a page as text."""
+    sources = [image["src"] for image in page.images() if "svg" in image["src"]]
+    return [base64.b64decode(source.partition(",")[2]).decode() for source in sources]
+
+
+@pytest.fixture(scope="module")
+def written(synthetic_fit, tmp_path_factory):
+    """Write the report of a variant once, and return its text."""
+    folder, done = tmp_path_factory.mktemp("reports"), {}
+
+    def write(variant, **how):
+        key = (variant, *sorted(how.items()))
+        if key not in done:
+            path = folder / f"{len(done)}.html"
+            assert write_report(synthetic_fit(variant, **how), path=path) == path
+            done[key] = path.read_text("utf-8")
+        return done[key]
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def text(written):
+    return written("clusters", geometry=True)
+
+
+@pytest.fixture(scope="module")
+def evil(written):
+    return written("clusters", labels=EVIL)
+
+
+def number(text):
+    plain = text.replace("−", "-").replace(",", "").replace("∞", "inf")
+    return math.nan if plain == "—" else float(plain)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_kind_of_model_has_every_section(written, variant):
+    spatial = variant != "plain"
+    text = written(variant, weights=spatial)
+    page = Page(text)
+    assert sorted(page.ids) == sorted(SECTIONS)
+    assert len(text) < 3e6
+    assert all(image["alt"].strip() for image in page.images())
+    assert len(page.images()) >= 4
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    assert links == [f"#{name}" for name in page.ids if name not in ("headline", "contents")]
+    assert "nan" not in re.findall(r"[a-z]+", page.spoken.lower())
+    assert ("without spatial weights" in page.spoken) == (not spatial)
+
+
+def test_the_page_asks_for_nothing(text, evil):
+    for each in (text, evil):
+        page = Page(each)
+        assert not {"script", "link", "iframe", "object", "form", "base"} & {
+            t for t, _ in page.tags
+        }
+        for _, attrs in page.tags:
+            assert not [name for name in attrs if name.startswith("on")]
+            for name in ("src", "href", "srcset", "data", "action"):
+                assert attrs.get(name, "#").startswith(("#", "data:image/"))
+        for source in (each, *drawings(page)):
+            assert "@import" not in source
+            assert not re.search(r"url\((?!#)", source)
+            assert not re.search(r'(?:src|href)="(?!#|data:image/)', source)
+        assert "default-src 'none'" in each
+
+
+def test_labels_are_escaped_and_legible(evil):
+    page = Page(evil)
+    assert "<script" not in evil.lower()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in evil
+    assert "onerror" not in {name for _, attrs in page.tags for name in attrs}
+    cells = {row[0] for rows in page.tables.values() for row in rows}
+    assert {label.replace("\u202e", "") for label in EVIL} <= cells
+    assert "\u202e" not in evil
+    forest = next(svg for svg in drawings(page) if "speed" in svg)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in forest
+    assert "长三角产业集群 $x_1$" in forest
+    assert "y" * 299 not in forest
+    assert all("<script" not in svg for svg in drawings(page))
+
+
+def test_the_same_fit_gives_the_same_bytes(synthetic_fit, tmp_path, text):
+    fit = synthetic_fit("clusters", geometry=True)
+    again = Fit(fit.tree.copy(deep=True))
+    path = write_report(again, fit_frequentist(again), path=tmp_path / "again.html")
+    assert path.read_bytes() == text.encode()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["again.html"]
+
+
+@pytest.mark.parametrize("variant", ["clusters", "plain"])
+def test_a_failed_verdict_is_in_the_headline(written, variant):
+    good = part(written(variant, weights=variant != "plain"), "headline")
+    assert "Do not report" not in good
+    assert "checks passed" in good
+    bad = part(written(variant, sick=True), "headline")
+    assert "Do not report these numbers." in bad
+    assert "sigma" in bad
+    assert "checks passed" not in bad
+    assert "FAILED" in part(written(variant, sick=True), "computation")
+
+
+def test_numbers_are_those_of_the_frames(synthetic_fit, text):
+    fit, page = synthetic_fit("clusters", geometry=True), Page(text)
+    frame = coefficients(fit)
+    rows = page.table("Coefficients in")[1:] + page.table("Standard deviations")[1:]
+    ordered = [*frame.query("effect == 'coefficient'").itertuples(),
+               *frame.query("effect != 'coefficient'").itertuples()]  # fmt: skip
+    assert [row[0].split(":")[0] for row in rows] == [each.term for each in ordered]
+    for row, each in zip(rows, ordered, strict=True):
+        low, high = row[3].strip("[]").split(", ")
+        exact = (each.estimate, each.std_error, each.ci_low, each.ci_high)
+        half_unit = 0.5000001 * 10.0 ** -decimals_for(each.std_error)
+        shown = [number(cell) for cell in (row[1], row[2], low, high)]
+        assert shown == pytest.approx(exact, abs=half_unit)
+        assert [number(cell) for cell in row[6].split(", ")] == pytest.approx(
+            (each.ess_bulk, each.ess_tail), abs=0.51
+        )
+        assert number(row[7]) == pytest.approx(each.r_hat, abs=0.00051)
+        assert row[8] == each.verdict
+
+
+def test_the_headline_is_convergence_in_points_a_year(synthetic_fit, text):
+    fit, box = synthetic_fit("clusters", geometry=True), part(text, "headline")
+    frame = convergence(fit).query("group == 'overall'").set_index("effect")
+    change = -100.0 * math.log(1.1) / 3.0 * frame["estimate"]["change"]
+    found = re.search(
+        r"with 10 % more cluster_level in 2018 grew by ([\d.]+) points a year less "
+        r"\[([\d.]+), ([\d.]+)\]. The gap halves in ([\d.]+) years", box)  # fmt: skip
+    assert float(found[1]) == pytest.approx(change, rel=0.02)
+    assert float(found[2]) < float(found[1]) < float(found[3])
+    assert float(found[4]) == pytest.approx(frame["estimate"]["half_life"], rel=0.05)
+    per_sd = specialization(fit).query("group == 'overall' and effect == 'per_sd'")["estimate"]
+    found = re.search(r"log\(neighbor_strength\) goes with ([\d.]+) points of annual growth", box)
+    assert float(found[1]) == pytest.approx(per_sd.item(), rel=0.02)
+    assert "log(cluster_level) negative (probability &gt; 0.999)" in box
+
+
+def test_tables_by_group_hold_every_group(synthetic_fit, text):
+    fit, page = synthetic_fit("clusters", geometry=True), Page(text)
+    by_cluster = page.table("Convergence by group")[1:]
+    expected = convergence(fit).query("effect == 'change' and group != 'overall'")
+    assert [row[0] for row in by_cluster] == expected["group"].tolist()
+    assert [number(row[1]) for row in by_cluster] == pytest.approx(
+        expected["estimate"].tolist(), abs=6e-4
+    )
+    by_region = page.table("The region effect by region")[1:]
+    effects = group_effects(fit, "region")
+    assert [number(row[1]) for row in by_region] == pytest.approx(
+        effects["estimate"].tolist(), abs=6e-4
+    )
+
+
+def test_the_regressions_stand_beside_the_posterior(synthetic_fit, text):
+    fit, page = synthetic_fit("clusters", geometry=True), Page(text)
+    frequentist = fit_frequentist(fit)
+    rows = page.table("Estimates on the same rows")
+    assert rows[0][2:] == ["fixed effects", "OLS"]
+    ols = frequentist.estimates.query("estimator == 'OLS' and effect == 'coefficient'")
+    ols = ols.set_index("term")["estimate"]
+    shown = {row[0]: number(row[3].split(" ")[0]) for row in rows[1:]}
+    for term in ("log(cluster_level)", "log(neighbor_strength)"):
+        assert shown[term] == pytest.approx(ols[term], abs=6e-4)
+    assert all(note in page.spoken for note in frequentist.notes)
+    assert "Moran's I of the OLS residuals" in page.spoken
+
+
+def test_gaps_in_the_data_are_counted(text):
+    page = Page(text)
+    assert page.table("Cells by year")[1] == [
+        "2018", "108", "105 (97.2 %)", "0 (0.0 %)", "1 (0.9 %)", "2 (1.9 %)",
+    ]  # fmt: skip
+    assert "an absent cell counts as zero" in page.spoken
+    assert "a withheld cell counts as zero" in page.spoken
+    assert ["employment not published in 2018", "3"] in page.table("Cells that are not rows")
+
+
+def test_simulated_data_are_labeled_at_the_top(written):
+    label = "SIMULATED DATA."
+    assert label not in written("regions")
+    labeled = Page(written("regions", simulated=True)).spoken
+    assert labeled.index(label) < labeled.index("In short")
+
+
+def test_regions_are_a_map_where_there_is_geometry(written, text):
+    assert 'src="data:image/png' in part(text, "regions")
+    without = part(written("clusters"), "regions")
+    assert "--regions FILE" in without
+    assert "data:image/png" not in without
+    assert "data:image/png" in part(written("regions", geometry=True), "regions")
+
+
+def test_a_fit_can_be_repeated_from_the_page(synthetic_fit, text):
+    fit, page = synthetic_fit("clusters", geometry=True), Page(text)
+    again = part(text, "reproduction")
+    for words in ("spatialclusters fit synthetic.toml --data", "--seed 7", "--weights queen",
+                  "--draws 500", fit.spec.digest, "cites no works"):  # fmt: skip
+        assert words in again
+    assert fit.tree.attrs["model"] in page.spoken
+    priors = {row[0]: row[3] for row in page.table("Priors")[1:]}
+    assert "points of annual growth" in priors["log(cluster_level)"]
+
+
+def test_works_that_are_not_in_the_bibliography_do_not_stop_the_report(
+    synthetic_fit, monkeypatch, tmp_path
+):
+    from spatialclusters.errors import SpecError
+    from spatialclusters.reporting import sections
+
+    def refuse(spec):
+        raise SpecError("cite: got 'Nobody1900'")
+
+    monkeypatch.setattr(sections, "citation", refuse)
+    path = write_report(synthetic_fit("plain", weights=False), path=tmp_path / "report.html")
+    assert "cite: got &#39;Nobody1900&#39;" in path.read_text("utf-8")
+
+
+def test_nothing_is_written_unless_all_of_it_is(synthetic_fit, tmp_path, monkeypatch):
+    fit, path = synthetic_fit("plain", weights=False), tmp_path / "report.html"
+    path.write_text("before")
+    with pytest.raises(FitError, match="other rows"):
+        write_report(fit, fit_frequentist(synthetic_fit("regions")), path=path)
+    with pytest.raises(FitError, match="cannot be written"):
+        write_report(fit, path=tmp_path / "missing" / "report.html")
+
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(build, "replace_file", fail)
+    with pytest.raises(FitError, match="no space"):
+        write_report(fit, path=path)
+    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+    assert path.read_text() == "before"
+
+
+def test_only_the_style_sheet_is_taken_as_it_is():
+    folder = build.files(reporting.__name__)
+    template = (folder / "template.html").read_text("utf-8")
+    assert "|safe" not in template.replace(" ", "")
+    assert "autoescape" not in template

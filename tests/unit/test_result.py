@@ -1,0 +1,142 @@
+"""A fit on disk: equal after reloading, self-contained, and closed to tricks."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import spatialclusters as sc
+from spatialclusters.result import FORMAT
+
+TUNE = DRAWS = 50
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A tiny fit of a model with groups and hostile labels, whose inputs are gone."""
+    folder = tmp_path_factory.mktemp("fit")
+    rng = np.random.default_rng(1)
+    regions = ["<script>alert(1)</script>", "a/b", "æ±äº¬", *(f"r{i}" for i in range(7))]
+    index = pd.MultiIndex.from_product([regions, list("uvwxyz")], names=["region", "cluster"])
+    table = index.to_frame(index=False)
+    table["employment_start"] = np.round(rng.lognormal(5.0, 1.0, len(table))) + 1.0
+    table["employment_end"] = table["employment_start"] * rng.lognormal(0.0, 0.3, len(table))
+    table.to_csv(folder / "table.csv", index=False)
+    spec = sc.parse_spec(
+        """
+        name = "tiny"
+        formula = "growth ~ log(employment) + (1 + log(employment) | cluster) + (1 | region)"
+        roles = { convergence = "log(employment)" }
+        growth = { variable = "employment", from = 2018, to = 2021 }
+        groups.region.effect = "correlated"
+        likelihood.scale = "size"
+        """
+    )
+    ring = pd.DataFrame({"region_i": regions, "region_j": [*regions[1:], regions[0]]})
+    panel = sc.read_panel(folder / "table.csv")
+    fit = sc.fit(
+        spec, panel, sc.read_weights(ring), seed=1, chains=2, tune=TUNE, draws=DRAWS, progress=False
+    )
+    path = fit.save(folder / "fit.nc")
+    (folder / "table.csv").unlink()
+    return fit, path
+
+
+def test_reloaded_equal(saved):
+    fit, path = saved
+    again = sc.load_fit(path)
+    for name in ("posterior", "sample_stats", "constant_data", "panel", "weights"):
+        xr.testing.assert_identical(again.tree[name].to_dataset(), fit.tree[name].to_dataset())
+    assert again.spec == fit.spec
+    assert again.provenance == fit.provenance
+    assert again.weights is not None
+    assert again.weights.digest == fit.weights.digest
+
+
+def test_dims_and_labels(saved):
+    fit, _ = saved
+    effect = fit.posterior["effect(cluster)"]
+    assert effect.dims == ("chain", "draw", "cluster", "column(cluster)")
+    assert effect.shape == (2, DRAWS, 6, 2)
+    assert fit.posterior["region"].values.tolist() == sorted(fit.design.groups[1].levels)
+    assert "a/b" in fit.posterior["region"].values
+    assert fit.posterior["coefficient"].dtype == np.float64
+    assert {"joint_log_likelihood", "log_prior", "diverging"} <= set(fit.sample_stats)
+
+
+def test_effects_work_from_the_file_alone(saved):
+    fit, path = saved
+    pd.testing.assert_frame_equal(sc.coefficients(sc.load_fit(path)), sc.coefficients(fit))
+    groups = sc.convergence(sc.load_fit(path))["group"].unique().tolist()
+    assert groups == ["overall", *"uvwxyz"]
+
+
+def test_recorded_likelihood_is_that_of_the_draws(saved):
+    """Parameters of one draw belong together: recompute the joint log likelihood from them."""
+    from scipy import stats
+
+    from spatialclusters.simulation import expected_response, noise_scale
+
+    fit, _ = saved
+    for chain, draw in ((0, 0), (1, DRAWS - 1)):
+        values = {
+            str(name): fit.draws(str(name))[chain, draw] for name in fit.posterior.data_vars
+        }
+        mean = expected_response(fit.design, values)
+        scale = noise_scale(fit.spec, fit.design, values)
+        expected = stats.norm(mean, scale).logpdf(fit.design.y).sum()
+        recorded = float(fit.sample_stats["joint_log_likelihood"][chain, draw])
+        assert recorded == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_chain_does_not_depend_on_the_others(saved):
+    """Chain 0 alone has the same bits as chain 0 of two."""
+    from spatialclusters.run import fit_design
+    from spatialclusters.sampling import Settings
+
+    fit, _ = saved
+    settings = Settings(seed=1, chains=1, tune=TUNE, draws=DRAWS)
+    alone = fit_design(fit.spec, fit.design, settings)
+    for name in fit.posterior.data_vars:
+        np.testing.assert_array_equal(alone.draws(str(name))[0], fit.draws(str(name))[0])
+    assert not np.array_equal(fit.draws("sigma")[0], fit.draws("sigma")[1])
+
+
+@pytest.mark.parametrize("damage", ["format", "truncated", "external", "soft", "text"])
+def test_damaged_or_hostile_files_are_refused(saved, tmp_path, damage):
+    path = tmp_path / "bad.nc"
+    shutil.copy(saved[1], path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif damage == "text":
+        path.write_text("not a fit")
+    else:
+        with h5py.File(path, "r+") as file:
+            if damage == "format":
+                file.attrs["format"] = "spatialclusters-fit/99"
+            elif damage == "external":
+                file["posterior/stolen"] = h5py.ExternalLink("/etc/passwd", "/")
+            else:
+                file["posterior/stolen"] = h5py.SoftLink("/posterior/sigma")
+    with pytest.raises(sc.FitError, match=r"bad\.nc: got"):
+        sc.load_fit(path)
+
+
+def test_missing_file_and_unknown_variable(saved, tmp_path):
+    with pytest.raises(sc.FitError, match="no such file"):
+        sc.load_fit(tmp_path / "none.nc")
+    with pytest.raises(sc.FitError, match="Did you mean 'sigma'"):
+        saved[0].draws("sigmo")
+
+
+def test_format_is_stated(saved):
+    assert saved[0].tree.attrs["format"] == FORMAT
+
+
+def test_an_unwritable_place_is_an_error_and_leaves_nothing(saved, tmp_path):
+    with pytest.raises(sc.FitError, match="cannot be written"):
+        saved[0].save(tmp_path / "no" / "such" / "fit.nc")
+    assert list(tmp_path.iterdir()) == []
