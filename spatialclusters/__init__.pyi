@@ -37,7 +37,7 @@ from .spec import override as override
 from .spec import parse_spec as parse_spec
 from .weights import Weights as Weights
 from .weights import align as align
-from .weights import contiguity as contiguity
-from .weights import distance_band as distance_band
-from .weights import knn as knn
+from .neighbors import contiguity as contiguity
+from .neighbors import distance_band as distance_band
+from .neighbors import knn as knn
 from .weights import read_weights as read_weights

@@ -12,10 +12,11 @@ import pandas as pd
 
 from spatialclusters.catalogue import load_model
 from spatialclusters.design import build_design
+from spatialclusters.neighbors import contiguity
 from spatialclusters.panel import Panel, read_panel
 from spatialclusters.simulation import simulate_response
 from spatialclusters.spec import ModelSpec
-from spatialclusters.weights import Weights, contiguity
+from spatialclusters.weights import Weights
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -15,11 +15,12 @@ import xarray as xr
 
 from spatialclusters._version import __version__
 from spatialclusters.design import Design, build_design
+from spatialclusters.neighbors import parse_weights
 from spatialclusters.panel import Panel
 from spatialclusters.result import Fit, assemble
 from spatialclusters.sampling import Settings, sample
 from spatialclusters.spec import ModelSpec
-from spatialclusters.weights import Weights, parse_weights
+from spatialclusters.weights import Weights
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""Region geometry or a neighbor list -> Weights: who is whose neighbor, and how much.
+"""A neighbor list -> Weights: who is whose neighbor, and how much.
 
 Ids meet only in :func:`align`; the rest works on positions in ``regions``. A region
 without neighbors (an isolate) keeps an empty row and is reported, never given
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,20 +27,16 @@ from spatialclusters.panel import read_table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialclusters.panel import Panel
 
 __all__ = [
     "Weights",
     "align",
-    "contiguity",
-    "distance_band",
-    "knn",
-    "parse_weights",
+    "build_weights",
+    "counted",
+    "from_graph",
     "read_weights",
 ]
 
-_DIAMETER_KM = 2 * 6371.0088  # mean radius of GRS 80 and WGS 84 (Moritz 2000)
-_TIE = 1e-9  # relative: rounding leaves equal distances some 1e-13 apart
 _ROUNDING = 1e-12  # a row sum this close to one is one
 
 
@@ -88,7 +83,7 @@ class Weights:
             (len(own), f"diagonal weights of {listing(regions[i] for i in own)}", "diag(W) = 0"),
             (not (np.isfinite(matrix.data) & (matrix.data > 0)).all(), "bad numbers", "w >= 0"),
             (
-                self.row_standardized and not (np.isclose(sums, 1, _TIE) | (sums == 0)).all(),
+                self.row_standardized and not (np.isclose(sums, 1, rtol=1e-9) | (sums == 0)).all(),
                 "rows that do not sum to one",
                 "row-standardized weights",
             ),
@@ -194,139 +189,6 @@ class Weights:
         )
 
 
-def contiguity(panel: Panel, *, rook: bool = False, row_standardize: bool = True) -> Weights:
-    r"""Return contiguity weights: :math:`a_{ij} = 1` if polygons i and j touch.
-
-    They touch if they share a vertex (queen) or two successive vertices (rook), exactly.
-    A note counts polygons that meet without a shared vertex, as simplified ones may.
-
-    Raises
-    ------
-    WeightsError
-        There is no geometry, or it is not made of polygons.
-
-    Examples
-    --------
-    >>> import geopandas, shapely, types
-    >>> boxes = [shapely.box(0, 0, 1, 1), shapely.box(1, 1, 2, 2), shapely.box(2, 1, 3, 2)]
-    >>> shapes = geopandas.GeoSeries(boxes, index=["a", "b", "c"])
-    >>> panel = types.SimpleNamespace(geometry=shapes, regions=("a", "b", "c"))
-    >>> contiguity(panel).n_links, contiguity(panel, rook=True).isolates
-    (4, ('a',))
-    """
-    from libpysal.graph import Graph
-
-    kind = "rook" if rook else "queen"
-    shapes = _geometry(panel)
-    other = sorted(set(shapes.geom_type) - {"Polygon", "MultiPolygon"})
-    if other:
-        msg = f"{kind} weights: got {listing(other)} geometry; expected polygons."
-        raise WeightsError(f"{msg} Use knn:K or distance:KM for points.")
-    graph = Graph.build_contiguity(shapes, rook=rook)
-    weights = _from_graph(graph, kind, panel.regions, row_standardize)
-    meet, too = shapes.sindex.query(shapes.to_numpy(), predicate="intersects")
-    missed = 0 if rook else int((meet < too).sum()) - weights.n_links // 2
-    if not missed:
-        return weights
-    note = f"{_count(missed, 'pair')} of polygons that meet share no vertex and are no neighbors."
-    return replace(weights, notes=(note,))
-
-
-def knn(panel: Panel, k: int, *, row_standardize: bool = True) -> Weights:
-    """Return weights in which each region's neighbors are the k regions nearest to it.
-
-    Distances are those of :func:`distance_band`. Of regions equally far away at the
-    k-th place, the smaller ids are taken: the order of regions does not matter.
-
-    Raises
-    ------
-    WeightsError
-        There is no geometry, k is not in 1 ... n - 1, or two centroids coincide.
-
-    Examples
-    --------
-    >>> import geopandas, shapely, types
-    >>> shapes = geopandas.GeoSeries(shapely.points([0, 1, 5], [0, 0, 0]), index=["a", "b", "c"])
-    >>> panel = types.SimpleNamespace(geometry=shapes, regions=("a", "b", "c"))
-    >>> knn(panel, 1).matrix.toarray().tolist()
-    [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    """
-    from scipy.spatial import KDTree
-
-    regions = panel.regions
-    points, _, notes = _points(panel)
-    if not 1 <= k < len(regions):
-        msg = f"knn weights: got k = {k} for {len(regions)} regions; expected 1 <= k < that."
-        raise WeightsError(f"{msg} Choose such a k.")
-    tree = KDTree(points)
-    distance = tree.query(points, k=k + 1)[0]  # column 0 is the region itself
-    twins = np.flatnonzero(distance[:, 1] == 0)
-    if len(twins):
-        got = f"the same centroid for {listing(regions[i] for i in twins)}"
-        msg = f"knn weights: got {got}; expected different ones. Merge them or use distance:KM."
-        raise WeightsError(msg)
-    chosen: list[int] = []
-    ties = 0
-    for i, radius in enumerate(distance[:, k]):
-        found = np.setdiff1d(tree.query_ball_point(points[i], radius * (1 + _TIE)), [i])
-        inside = np.linalg.norm(points[found] - points[i], axis=1) < radius * (1 - _TIE)
-        edge = sorted(found[~inside].tolist(), key=regions.__getitem__)
-        chosen += [*found[inside].tolist(), *edge[: k - int(inside.sum())]]
-        ties += len(found) > k
-    if ties:
-        notes.append(f"Ties at the k-th neighbor were broken by id at {_count(ties, 'region')}.")
-    links = np.repeat(np.arange(len(regions)), k), np.array(chosen), np.ones(len(chosen))
-    return _build(regions, links, f"knn:{k}", notes, row_standardize)
-
-
-def distance_band(panel: Panel, threshold: float, *, row_standardize: bool = True) -> Weights:
-    r"""Return weights :math:`a_{ij} = 1` if centroids are at most ``threshold`` apart.
-
-    With longitude :math:`\lambda` and latitude :math:`\varphi`, the great circle in km
-    (haversine, R = 6371.0088 km); projected, a straight line in km; without a reference
-    system, a straight line in map units. Centroids are those of the flat map.
-
-    .. math:: d = 2R \arcsin\sqrt{\sin^2\tfrac{\Delta\varphi}{2}
-              + \cos\varphi_i \cos\varphi_j \sin^2\tfrac{\Delta\lambda}{2}}
-
-    Raises
-    ------
-    WeightsError
-        There is no geometry, the threshold is not positive and finite, or a latitude
-        is beyond 90 degrees.
-
-    References
-    ----------
-    Moritz, H. (2000). Geodetic Reference System 1980. doi:10.1007/s001900050278
-
-    Examples
-    --------
-    >>> import geopandas, shapely, types
-    >>> points = shapely.points([0, 1, 3], [0, 0, 0])  # one degree is 111.195 km
-    >>> shapes = geopandas.GeoSeries(points, index=["a", "b", "c"], crs="EPSG:4326")
-    >>> panel = types.SimpleNamespace(geometry=shapes, regions=("a", "b", "c"))
-    >>> distance_band(panel, 112).isolates, distance_band(panel, 111).n_links
-    (('c',), 0)
-    """
-    from scipy.spatial import KDTree
-
-    if not (math.isfinite(threshold) and threshold > 0):
-        msg = f"distance weights: got threshold {threshold}; expected a positive number."
-        raise WeightsError(f"{msg} Write for example distance:150.")
-    points, sphere, notes = _points(panel)
-    tree, chord = KDTree(points), threshold
-    if sphere:
-        chord = _DIAMETER_KM * math.sin(min(threshold / _DIAMETER_KM, math.pi / 2))
-    pairs = tree.query_pairs(chord * (1 + _ROUNDING), output_type="ndarray")
-    focal, neighbor = np.concatenate([pairs, pairs[:, ::-1]]).T
-    if len(np.unique(focal)) < len(points) > 1:
-        far = float(tree.query(points, k=2)[0][:, 1].max())
-        far = _DIAMETER_KM * math.asin(min(far / _DIAMETER_KM, 1.0)) if sphere else far
-        notes.append(f"From threshold {far:.6g} up every region has a neighbor.")
-    links = focal, neighbor, np.ones(len(focal))
-    return _build(panel.regions, links, f"distance:{threshold:g}", notes, row_standardize)
-
-
 def read_weights(source: Any, *, row_standardize: bool = True) -> Weights:
     """Read weights from a ``.gal`` file, an edge table, or a libpysal Graph or W.
 
@@ -353,45 +215,8 @@ def read_weights(source: Any, *, row_standardize: bool = True) -> Weights:
         from libpysal.graph import Graph
 
         graph = source if isinstance(source, Graph) else Graph.from_W(source)
-        return _from_graph(graph, "graph", _ids(graph.unique_ids, "graph"), row_standardize)
+        return from_graph(graph, "graph", _ids(graph.unique_ids, "graph"), row_standardize)
     return _from_table(read_table(source, error=WeightsError)[0], "edges", None, row_standardize)
-
-
-def parse_weights(text: str, panel: Panel, *, row_standardize: bool = True) -> Weights:
-    """Return the weights that ``--weights`` names, over the panel's regions.
-
-    ``text`` is ``queen``, ``rook``, ``knn:K``, ``distance:KM``, or the path of a ``.gal``
-    file or an edge table (``.csv``, ``.parquet``).
-
-    Raises
-    ------
-    WeightsError
-        The text is none of these, or its weights cannot be built, read or aligned.
-
-    Examples
-    --------
-    >>> parse_weights("quen", panel=None)
-    Traceback (most recent call last):
-    spatialclusters.errors.WeightsError: --weights: got 'quen'; expected queen, rook, ...
-    """
-    name, _, number = text.strip().partition(":")
-    if text.strip() in ("queen", "rook"):
-        return contiguity(panel, rook=name == "rook", row_standardize=row_standardize)
-    if name in ("knn", "distance"):
-        try:
-            size = int(number) if name == "knn" else float(number)
-        except ValueError as cause:
-            msg = f"--weights: got {text!r}; expected a number as in {name}:5. Correct it."
-            raise WeightsError(msg) from cause
-        if name == "knn":
-            return knn(panel, int(size), row_standardize=row_standardize)
-        return distance_band(panel, size, row_standardize=row_standardize)
-    if Path(text).suffix.lower() in (".gal", ".csv", ".parquet"):
-        return align(read_weights(text, row_standardize=row_standardize), panel.regions)
-    raise WeightsError(
-        f"--weights: got {text!r}; expected queen, rook, knn:K, distance:KM or a .gal, .csv or "
-        f".parquet file.{suggestion(name, ['queen', 'rook', 'knn:K', 'distance:KM'])} Correct it."
-    )
 
 
 def align(
@@ -435,15 +260,16 @@ def align(
         alone = np.flatnonzero((np.diff(matrix.indptr) == 0) & (weights.neighbors[order] > 0))
         left = listing(wanted[i] for i in alone)
         notes += (
-            f"Dropped {_count(len(dropped), 'region')} that the data lack, with "
-            f"{_count(weights.n_links - matrix.nnz, 'link')}: {listing(dropped)}."
+            f"Dropped {counted(len(dropped), 'region')} that the data lack, with "
+            f"{counted(weights.n_links - matrix.nnz, 'link')}: {listing(dropped)}."
             + (f" That leaves without neighbors: {left}." if left else ""),
         )
     matrix = _standardize(matrix) if standardize else matrix
     return Weights(wanted, matrix, weights.kind, standardize, notes)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Say how many, in words that agree."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -480,7 +306,7 @@ def _standardize(matrix: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array(sparse.diags_array(1 / np.where(done, 1.0, sums)) @ matrix)
 
 
-def _build(
+def build_weights(
     regions: Sequence[str], links: Any, kind: str, notes: list[str], row_standardize: bool
 ) -> Weights:
     """Put links (position of focal, of neighbor, weight) into Weights."""
@@ -489,12 +315,13 @@ def _build(
     matrix = sparse.csr_array((weight, (focal, neighbor)), shape=shape, dtype=np.float64)
     matrix.eliminate_zeros()
     if one_way := _one_way(matrix):
-        notes = [*notes, f"{one_way} of {_count(matrix.nnz, 'link')} have no counterpart."]
+        notes = [*notes, f"{one_way} of {counted(matrix.nnz, 'link')} have no counterpart."]
     matrix = _standardize(matrix) if row_standardize else matrix
     return Weights(tuple(regions), matrix, kind, row_standardize, tuple(notes))
 
 
-def _from_graph(graph: Any, kind: str, regions: Sequence[str], row_standardize: bool) -> Weights:
+def from_graph(graph: Any, kind: str, regions: Sequence[str], row_standardize: bool) -> Weights:
+    """Take the links of a libpysal Graph, over ``regions`` in that order."""
     table = graph.adjacency.rename_axis(["region_i", "region_j"]).reset_index()
     return _from_table(table, kind, regions, row_standardize)
 
@@ -526,9 +353,9 @@ def _from_table(
             msg = f"{kind} weights: got {got} ({listing(rows)}); expected {expected}."
             raise WeightsError(f"{msg} Correct these rows.")
     zero = int(((weight == 0) & ~own).sum())
-    notes = [f"{_count(zero, 'row')} of weight 0 made no link."] if zero else []
+    notes = [f"{counted(zero, 'row')} of weight 0 made no link."] if zero else []
     links = focal.map(place).to_numpy(), neighbor.map(place).to_numpy(), weight
-    return _build(tuple(place), links, kind, notes, row_standardize)
+    return build_weights(tuple(place), links, kind, notes, row_standardize)
 
 
 def _read_gal(path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -565,41 +392,3 @@ def _read_gal(path: Path) -> tuple[pd.DataFrame, list[str]]:
             raise fail(number, unknown, "neighbors that have a line of their own")
     rows = [(i, j, float(i != j)) for i, (_, near) in edges.items() for j in near or [i]]
     return pd.DataFrame(rows, columns=["region_i", "region_j", "weight"]), list(edges)
-
-
-def _geometry(panel: Panel) -> Any:
-    """Return the shapes of the panel's regions, in its order, or say what is missing."""
-    if panel.geometry is None:
-        msg = "weights: got a panel without geometry; expected one shape per region."
-        raise WeightsError(f"{msg} Add --regions FILE, read_panel(..., regions=FILE).")
-    shapes = panel.geometry.reindex(list(panel.regions))
-    empty = shapes.index[shapes.isna() | shapes.is_empty]
-    if len(empty):
-        msg = f"weights: got no geometry for {listing(empty)}; expected one shape per region."
-        raise WeightsError(f"{msg} Add the shapes or drop the regions.")
-    return shapes
-
-
-def _points(panel: Panel) -> tuple[NDArray[np.float64], bool, list[str]]:
-    """Return centroids: on the sphere (n, 3) in km, or in the plane (n, 2); which; notes."""
-    import shapely
-
-    shapes = _geometry(panel)
-    xy = shapely.get_coordinates(shapely.centroid(shapes.to_numpy()))
-    crs = shapes.crs
-    if crs is None:
-        return xy, False, ["Distances are in map units: the geometry has no reference system."]
-    xy = xy * crs.axis_info[0].unit_conversion_factor  # to radians or meters
-    if not crs.is_geographic:
-        return xy / 1000, False, [f"Distances are straight lines in km in {crs.name}."]
-    lon, lat = xy.T
-    beyond = [panel.regions[i] for i in np.flatnonzero(abs(lat) > math.pi / 2)]
-    if beyond:
-        msg = f"weights: got latitudes beyond 90 degrees for {listing(beyond)}; expected lon, lat."
-        raise WeightsError(f"{msg} Correct the reference system.")
-    sphere = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-    notes = ["Distances are great circles in km between centroids of the longitude-latitude map."]
-    wide = shapes.index[(shapes.bounds["maxx"] - shapes.bounds["minx"] > 180).to_numpy()]
-    if len(wide):
-        notes.append(f"Centroids are off where shapes cross the antimeridian: {listing(wide)}.")
-    return sphere * _DIAMETER_KM / 2, True, notes

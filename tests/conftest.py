@@ -76,7 +76,7 @@ def _synthetic_fit(
 ):
     import spatialclusters as sc
     from spatialclusters.result import assemble
-    from spatialclusters.weights import contiguity
+    from spatialclusters.neighbors import contiguity
 
     spec = sc.parse_spec(f'name = "synthetic"\ntitle = "A synthetic fit"\n{VARIANTS[variant]}')
     panel = sc.read_panel(_table(variant, labels), _squares())

@@ -46,7 +46,7 @@ def inputs(
     from spatialclusters.panel import read_panel
     from spatialclusters.run import default_weights
     from spatialclusters.spec import override
-    from spatialclusters.weights import parse_weights
+    from spatialclusters.neighbors import parse_weights
 
     spec = override(load_model(name), _pairs(settings, "--set", "KEY=VALUE"), where="--set")
     if row_standardize is not None:

@@ -52,7 +52,7 @@ def headline(results: Results) -> list[tuple[str, str]]:
         lines += [("Specialization", sentence) for sentence in found]
     if not lines:
         lines = [("Coefficients", sentence) for sentence in _plain_sentences(results)]
-    expected = "; ".join(_expectations(results)) or "the model file states no signs"
+    expected = "; ".join(_expectations(results)) or "The model file states no signs"
     return [*lines, ("Expected before the data", f"{expected}.")]
 
 

@@ -22,7 +22,7 @@ EFFECT_NAMES: Final = {
     "plus10pct": "10 % more",
 }
 _DETAIL: Final = (
-    "estimate", "sd", "95 % interval", "P(> 0)", "MCSE", "ESS bulk, tail", "R-hat", "verdict",
+    "estimate", "sd", "95 % interval", "P(> 0)", "MCSE", "ESS bulk, tail", "R\u2011hat", "verdict",
 )  # fmt: skip
 _FOLD: Final = 20  # rows from which a table folds
 _MOST: Final = 2000  # rows of a table
@@ -37,7 +37,7 @@ def detail_table(frame: pd.DataFrame, caption: str, *, units: bool = False) -> T
             fixed(row["estimate"], digits),
             fixed(row["std_error"], digits),
             interval(row["ci_low"], row["ci_high"], digits),
-            probability(row["prob_positive"]),
+            "—" if row["effect"] == "sd" else probability(row["prob_positive"]),
             number(row["mcse"], 2),
             f"{count(row['ess_bulk'])}, {count(row['ess_tail'])}",
             fixed(row["r_hat"], 3),

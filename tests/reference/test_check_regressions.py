@@ -6,9 +6,9 @@ import pytest
 
 from spatialclusters.design import build_design
 from spatialclusters.frequentist import fit_frequentist
+from spatialclusters.neighbors import contiguity
 from spatialclusters.panel import read_panel
 from spatialclusters.spec import parse_spec
-from spatialclusters.weights import contiguity
 
 PRINTED = 5.1e-5  # the check regressions are printed to four decimals
 DIGITS = 5.1e-7  # the reference values of Columbus and the states are printed to six decimals

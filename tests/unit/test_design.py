@@ -458,6 +458,7 @@ def test_group_means_of_correlated_effects():
         expected = means.set_axis(pd.MultiIndex.from_frame(table[["region", "industry"]])).loc[keys]
         np.testing.assert_allclose(column(design, label), expected, rtol=RELATIVE, atol=RELATIVE)
     assert [group.effect for group in design.groups] == ["correlated", "correlated"]
+    assert design.record["notes"] == []  # w has no mean by region to leave out
 
 
 def test_a_group_mean_that_says_nothing_new_is_left_out_and_noted():
@@ -708,6 +709,19 @@ def test_panels_that_are_refused(table, model, parts):
     message = refused(PanelError, model, read_panel(table))
     for part in parts:
         assert part in message, (part, message)
+
+
+def test_nearly_collinear_columns_are_noted_with_their_condition_number():
+    table = section()
+    table["w"] = table["x"] + 0.001 * table["z"]
+    design = build_design(spec("y ~ x + w"), read_panel(table))
+    correlation = np.corrcoef(table["x"], table["w"])[0, 1]
+    expected = math.sqrt((1 + correlation) / (1 - correlation))  # of two standardized columns
+    assert design.record["condition_number"] == pytest.approx(expected, rel=1e-6)  # 1 - r cancels
+    assert [note for note in design.record["notes"] if "nearly collinear" in note]
+    plain = build_design(spec("y ~ x + z"), read_panel(table))
+    assert plain.record["condition_number"] < 2
+    assert plain.record["notes"] == []
 
 
 def test_linkages_may_be_a_table_a_file_or_a_matrix(tmp_path):

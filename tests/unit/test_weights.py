@@ -19,15 +19,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from spatialclusters.errors import WeightsError
-from spatialclusters.weights import (
-    Weights,
-    align,
-    contiguity,
-    distance_band,
-    knn,
-    parse_weights,
-    read_weights,
-)
+from spatialclusters.neighbors import contiguity, distance_band, knn, parse_weights
+from spatialclusters.weights import Weights, align, read_weights
 
 EXACT = 1e-15  # one division per weight: at most one unit in the last place
 EARTH_RADIUS_KM = 6371.0088
