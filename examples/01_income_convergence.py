@@ -1,7 +1,7 @@
 """Did poorer US states catch up between 1929 and 1994?
 
 One row per state and one covariate: the smallest model that the package ships, and
-a fit of less than a minute or two. Run it as
+a fit of a minute or two. Run it as
 
     python examples/01_income_convergence.py [FOLDER]
 """

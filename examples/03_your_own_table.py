@@ -59,8 +59,9 @@ expects = { "log(cluster_level)" = "negative" }
 fit = sc.fit(spec, panel, weights, seed=20261122, draws=draws, tune=min(draws, 1000))
 fit.save(folder / "my_growth.nc")
 print(sc.check(fit))
-print(sc.convergence(fit)[["effect", "estimate", "ci_low", "ci_high", "unit"]])
-print(sc.specialization(fit)[["term", "effect", "estimate", "ci_low", "ci_high", "unit"]])
+columns = ["term", "effect", "estimate", "ci_low", "ci_high", "unit"]
+print(sc.convergence(fit)[columns].to_string(index=False))
+print(sc.specialization(fit)[columns].to_string(index=False))
 
 frequentist = sc.fit_frequentist(fit)
 print(sc.compare(fit, frequentist).round(3).to_string())

@@ -24,6 +24,9 @@ from .frequentist import fit_frequentist as fit_frequentist
 from .linkages import read_linkages as read_linkages
 from .measures import compute_measures as compute_measures
 from .measures import location_quotient as location_quotient
+from .neighbors import contiguity as contiguity
+from .neighbors import distance_band as distance_band
+from .neighbors import knn as knn
 from .panel import Panel as Panel
 from .panel import read_panel as read_panel
 from .reporting import write_report as write_report
@@ -37,7 +40,4 @@ from .spec import override as override
 from .spec import parse_spec as parse_spec
 from .weights import Weights as Weights
 from .weights import align as align
-from .neighbors import contiguity as contiguity
-from .neighbors import distance_band as distance_band
-from .neighbors import knn as knn
 from .weights import read_weights as read_weights

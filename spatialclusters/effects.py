@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from spatialclusters.design import Design, absorbed_groups, within
+from spatialclusters.columns import within
+from spatialclusters.design import Design, absorbed_groups
 from spatialclusters.errors import FitError
 from spatialclusters.estimates import estimates_frame
 from spatialclusters.result import Fit

@@ -21,6 +21,7 @@ from spatialclusters.effects import annual_points, half_life, speed
 from spatialclusters.errors import FitError, listing
 from spatialclusters.estimates import estimates_frame
 from spatialclusters.result import Fit
+from spatialclusters.rows import block_weights
 from spatialclusters.weights import align
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ def _moran(design: Design, ols: Any) -> tuple[dict[str, float] | None, str]:
         W = align(design.weights, list(means.index)).matrix
         what = "mean residuals by region, taken as a variable, on W over the regions in the sample"
     else:
-        W = _row_weights(design)
+        W = block_weights(design.weights, _row_ids(design))
         blocks = "one block of W per cluster" if "row_cluster" in design.data else "W"
         what = f"residuals on {blocks} over the regions in the sample"
     if not W.nnz:
@@ -313,16 +314,9 @@ def _moran(design: Design, ols: Any) -> tuple[dict[str, float] | None, str]:
     return {name: float(value) for name, value in found.items()}, note
 
 
-def _row_weights(design: Design) -> sparse.csr_array:
-    """Lay W out over rows, one block per cluster over the regions that have it."""
-    assert design.weights is not None
-    regions = design.data["row_region"].values
-    block = "row_cluster" if "row_cluster" in design.data else None
-    codes = pd.factorize(design.data[block].values)[0] if block else np.zeros(len(regions), int)
-    parts = [np.flatnonzero(codes == code) for code in np.unique(codes)]
-    pieces = [align(design.weights, list(regions[part])).matrix for part in parts]
-    back = np.argsort(np.concatenate(parts))
-    return sparse.csr_array(sparse.block_diag(pieces, format="csr")[back][:, back])
+def _row_ids(design: Design) -> dict[str, np.ndarray]:
+    names = [n for n in ("region", "cluster") if f"row_{n}" in design.data]
+    return {name: design.data[f"row_{name}"].values for name in names}
 
 
 def _rows(

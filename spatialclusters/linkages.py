@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from spatialclusters.errors import PanelError, listing, suggestion
-from spatialclusters.panel import read_table
+from spatialclusters.tables import read_table
 
 __all__ = ["read_linkages"]
 
@@ -81,11 +81,11 @@ def read_linkages(
         msg = f"linkages: got {len(twice)} links twice ({shown}); expected one row a link."
         raise PanelError(msg)
     position = {cluster: i for i, cluster in enumerate(clusters)}
-    row, column = pairs["cluster"].map(position), pairs["linked_cluster"].map(position)
-    known = (row.notna() & column.notna()).to_numpy()
+    focal, linked = pairs["cluster"].map(position), pairs["linked_cluster"].map(position)
+    known = (focal.notna() & linked.notna()).to_numpy()
     inside = known & (pairs["cluster"] != pairs["linked_cluster"]).to_numpy()
     matrix = np.zeros((len(clusters), len(clusters)))
-    rows, columns = row[inside].astype(int), column[inside].astype(int)
+    rows, columns = focal[inside].astype(int), linked[inside].astype(int)
     matrix[rows.to_numpy(), columns.to_numpy()] = weight[inside]
     unlinked = [
         cluster for cluster, total in zip(clusters, matrix.sum(axis=1), strict=True) if not total

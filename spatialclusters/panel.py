@@ -8,14 +8,10 @@ file says).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,24 +19,21 @@ import pandas as pd
 import xarray as xr
 
 from spatialclusters.errors import PanelError, listing, suggestion
+from spatialclusters.tables import COUNT, IDS, SUFFIXES, must_be_numbers, read_table
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["ABSENT", "OBSERVED", "WITHHELD", "Panel", "read_panel", "read_table"]
+__all__ = ["ABSENT", "OBSERVED", "WITHHELD", "Panel", "read_panel"]
 
 OBSERVED, WITHHELD, ABSENT = 0, 1, 2
 """Codes of :meth:`Panel.status`."""
 
-_IDS: Final = ("region", "industry", "cluster")
-_SUFFIXES: Final = {"_start": "start", "_end": "end"}
-_COUNT: Final = re.compile(r"(employment|establishments|payroll)(_lower|_upper)?(_start|_end)?")
 _OWN: Final = frozenset({"present", "cluster_of"})
-_RESERVED: Final = _OWN | {*_IDS, "year"}
+_RESERVED: Final = _OWN | {*IDS, "year"}
 _NUMBERS: Final = frozenset(
     {"boolean", "decimal", "empty", "floating", "integer", "mixed-integer-float"}
 )
-_MISSING_TEXT: Final = frozenset({"", "NA", "NaN", "nan", "."})
 _LOG = logging.getLogger(__name__)
 
 
@@ -132,7 +125,7 @@ class Panel:
         present = self.data["present"]
         present = present.sel(year=period, drop=True) if "year" in present.dims else present
         unpublished = np.where(present.values, WITHHELD, ABSENT)
-        codes = np.where(values.notnull().values, OBSERVED, unpublished)
+        codes = np.where(np.isfinite(values.values), OBSERVED, unpublished)
         return values.copy(data=codes.astype(np.int8))
 
     def cell_counts(self, variable: str, period: str | None) -> dict[str, int]:
@@ -205,104 +198,6 @@ def read_panel(
     return Panel(data=data, geometry=geometry, provenance=provenance)
 
 
-def read_table(
-    source: str | Path | pd.DataFrame | Any,
-    *,
-    error: type[Exception],
-    rename: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[pd.DataFrame, str, str]:
-    """Read a CSV or Parquet file or take a frame; return it with its origin and digest.
-
-    Text stays text: ids such as ``06`` keep their zeros and a region called
-    ``NA`` is not a missing value. Columns are renamed before they are typed.
-
-    Raises
-    ------
-    PanelError, WeightsError or SpecError
-        Whatever ``error`` is: the file is missing, of another kind, or unreadable.
-    """
-    if hasattr(source, "to_pandas"):
-        source = source.to_pandas()
-    if isinstance(source, pd.DataFrame):
-        digest = hashlib.sha256(json.dumps([str(column) for column in source.columns]).encode())
-        digest.update(pd.util.hash_pandas_object(source, index=False).to_numpy().tobytes())
-        return _renamed(source, rename, error), "data frame", digest.hexdigest()
-    path = Path(source)
-    name, kind = path.name[:80], path.suffix.lower()
-    try:
-        if not path.is_file():
-            msg = f"{name}: got no such file; expected a CSV or Parquet file. Check the path."
-            raise error(msg)
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        if kind in {".parquet", ".pq"}:
-            return _renamed(pd.read_parquet(path), rename, error), path.name, content
-        if kind in {".csv", ".txt"}:
-            return _typed(_renamed(_csv(path), rename, error), error), path.name, content
-    except (OSError, ValueError) as cause:
-        reason = str(cause)[:200]
-        msg = f"{name}: got a file that cannot be read ({reason}). Save it again as CSV or Parquet."
-        raise error(msg) from cause
-    msg = f"{name}: got a file ending in {path.suffix[:80]!r}; expected .csv or .parquet."
-    raise error(msg)
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file as text; rows longer than the header, which pandas shifts, are an error."""
-    text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    if not isinstance(text.index, pd.RangeIndex):
-        msg = "its rows have more values than its header has names"
-        raise ValueError(msg)
-    return text
-
-
-def _typed(text: pd.DataFrame, error: type[Exception]) -> pd.DataFrame:
-    """Turn the numeric columns of an all-text frame into float64, ids excepted."""
-    columns = {}
-    for name in text.columns:
-        values = text[name].str.strip()
-        missing = values.isin(_MISSING_TEXT)
-        numbers = pd.to_numeric(values.mask(missing), errors="coerce")
-        bad = numbers.isna() & ~missing
-        if name in (*_IDS, "region_i", "region_j", "linked_cluster"):
-            columns[name] = values
-        elif not bad.any():
-            columns[name] = numbers.astype(np.float64)
-        elif _must_be_numbers(name) or bad.mean() < 0.5:
-            lines = listing(f"line {i + 2}: {v}" for i, v in values[bad].items())
-            msg = (
-                f"column {listing([name])}: got {int(bad.sum())} values that are not numbers "
-                f"({lines}); expected numbers or nothing. Leave withheld cells empty."
-            )
-            raise error(msg)
-        else:
-            columns[name] = values
-    return pd.DataFrame(columns)
-
-
-def _must_be_numbers(name: str) -> bool:
-    return name.endswith(tuple(_SUFFIXES)) or _COUNT.fullmatch(name) is not None
-
-
-def _renamed(
-    frame: pd.DataFrame, rename: Mapping[str, str], error: type[Exception]
-) -> pd.DataFrame:
-    columns = [str(column) for column in frame.columns]
-    frame = frame.set_axis(columns, axis=1)
-    moves: dict[str, str] = {}
-    for new, old in rename.items():
-        found = {f"{old}{s}": f"{new}{s}" for s in ("", *_SUFFIXES) if f"{old}{s}" in columns}
-        if not found:
-            msg = f"--map: got no column {listing([old])}; expected one of {listing(columns)}."
-            raise error(msg + suggestion(old, columns))
-        moves |= found
-    frame = frame.rename(columns=moves)
-    twice = frame.columns[frame.columns.duplicated()].tolist()
-    if twice:
-        msg = f"table: got the columns {listing(twice)} twice; expected each name once."
-        raise error(msg)
-    return frame
-
-
 def _with_stems(frame: pd.DataFrame) -> pd.DataFrame:
     """Check that every ``x_start`` has its ``x_end`` and the other way round."""
     for column in frame.columns:
@@ -331,7 +226,7 @@ def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
     objects = [
         name
         for name, values in frame.items()
-        if name not in _IDS and values.dtype == object and infer(values, skipna=True) in _NUMBERS
+        if name not in IDS and values.dtype == object and infer(values, skipna=True) in _NUMBERS
     ]
     return frame.astype(dict.fromkeys(objects, np.float64))
 
@@ -351,7 +246,7 @@ def _keys(frame: pd.DataFrame) -> list[str]:
 
 
 def _is_numeric(values: pd.Series[Any], name: str) -> bool:
-    if name in _IDS:
+    if name in IDS:
         return False
     return bool(pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values))
 
@@ -385,10 +280,10 @@ def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
         name: pa.Column(checks=[text, storable], nullable=True) for name in keys if name != "year"
     }
     for name in frame.columns:
-        if name not in numeric and _must_be_numbers(name):
+        if name not in numeric and must_be_numbers(name):
             columns[name] = pa.Column(checks=[number], nullable=True)
     for name in numeric:
-        checks = [finite, positive] if _COUNT.fullmatch(name) else [finite]
+        checks = [finite, positive] if COUNT.fullmatch(name) else [finite]
         columns[name] = pa.Column(checks=[whole] if name == "year" else checks, nullable=True)
     nested = "industry" in keys and "cluster" in frame.columns
     frame_checks = [
@@ -474,15 +369,15 @@ def _arrays(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> xr.Data
     data: dict[str, Any] = {"present": (keys, present)}
     stems = [name.removesuffix("_start") for name in numeric if name.endswith("_start")]
     for stem in stems:
-        ends = [laid_out(frame[f"{stem}{s}"].to_numpy(np.float64)) for s in _SUFFIXES]
+        ends = [laid_out(frame[f"{stem}{s}"].to_numpy(np.float64)) for s in SUFFIXES]
         data[stem] = ([*keys, "year"], np.stack(ends, axis=-1))
-    paired = {f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES}
+    paired = {f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES}
     for name in numeric:
         if name not in paired:
             data[name] = (keys, laid_out(frame[name].to_numpy(np.float64)))
     coords: dict[str, Any] = dict(labels)
     if stems:
-        coords["year"] = list(_SUFFIXES.values())
+        coords["year"] = list(SUFFIXES.values())
     if "industry" in keys and "cluster" in frame.columns:
         pairs = frame.drop_duplicates("industry").set_index("industry")["cluster"]
         cluster = pairs.reindex(labels["industry"]).astype(object).fillna("").to_numpy()

@@ -42,7 +42,7 @@ def expected_response(design: Design, parameters: Mapping[str, np.ndarray]) -> n
         Shape (N,), in the unit of the response.
     """
     centered = design.X - design.data["center"].values
-    mean = np.full(design.n_rows, float(parameters.get("intercept", 0.0)))
+    mean: np.ndarray = np.full(design.n_rows, float(parameters.get("intercept", 0.0)))
     if design.terms:
         mean += centered @ parameters["coefficient"]
     for group in design.groups:
@@ -57,12 +57,12 @@ def noise_scale(
 ) -> np.ndarray:
     """Return the standard deviation (or t scale) of the noise of every row, shape (N,)."""
     if spec.likelihood.scale == "by-cluster":
-        return np.asarray(parameters["sigma(cluster)"])[noise_clusters(design)[0]]
+        return np.take(parameters["sigma(cluster)"], noise_clusters(design)[0])
     sigma = np.full(design.n_rows, float(parameters["sigma"]))
     if spec.likelihood.scale == "size":
         share = float(parameters["size.share"])
         power = float(parameters["size.power"])
-        sigma *= np.sqrt(1.0 - share + share * relative_size(design) ** power)
+        sigma = sigma * np.sqrt(1.0 - share + share * relative_size(design) ** power)
     return sigma
 
 

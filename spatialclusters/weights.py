@@ -22,7 +22,7 @@ import xarray as xr
 from scipy import sparse
 
 from spatialclusters.errors import WeightsError, listing, suggestion
-from spatialclusters.panel import read_table
+from spatialclusters.tables import read_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

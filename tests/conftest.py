@@ -75,8 +75,8 @@ def _synthetic_fit(
     variant, *, labels=CLUSTERS, weights=True, geometry=False, simulated=False, sick=False
 ):
     import spatialclusters as sc
-    from spatialclusters.result import assemble
     from spatialclusters.neighbors import contiguity
+    from spatialclusters.result import assemble
 
     spec = sc.parse_spec(f'name = "synthetic"\ntitle = "A synthetic fit"\n{VARIANTS[variant]}')
     panel = sc.read_panel(_table(variant, labels), _squares())

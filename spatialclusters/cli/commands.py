@@ -93,15 +93,19 @@ def demo(
 
 
 @models_app.callback(invoke_without_command=True)
-def models(context: typer.Context) -> None:
+def models(context: typer.Context, style: options.Format = "table") -> None:
     """List the shipped models, or show one with `models show NAME`."""
-    if context.invoked_subcommand is None:
-        from spatialclusters.catalogue import list_models
+    if context.invoked_subcommand is not None:
+        return
+    from spatialclusters.catalogue import list_models
 
-        table = list_models()
-        table["formula"] = [" ".join(formula.split()) for formula in table["formula"]]
-        for row in table.itertuples():
-            write(f"{row.name}\n  {row.title}\n  {row.formula}\n  cites {row.cite}\n")
+    table = list_models()
+    table["formula"] = [" ".join(formula.split()) for formula in table["formula"]]
+    if style != "table":
+        show(table, style)
+        return
+    for row in table.itertuples():
+        write(f"{row.name}\n  {row.title}\n  {row.formula}\n  cites {row.cite}")
 
 
 @models_app.command("show")

@@ -43,10 +43,10 @@ def inputs(
 ) -> Inputs:
     """Read the model, the panel and the weights; what a flag changes is recorded in the model."""
     from spatialclusters.catalogue import load_model
+    from spatialclusters.neighbors import parse_weights
     from spatialclusters.panel import read_panel
     from spatialclusters.run import default_weights
     from spatialclusters.spec import override
-    from spatialclusters.neighbors import parse_weights
 
     spec = override(load_model(name), _pairs(settings, "--set", "KEY=VALUE"), where="--set")
     if row_standardize is not None:

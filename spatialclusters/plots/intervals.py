@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -91,13 +91,7 @@ def plot_by_group(
         edges = np.clip([row.ci_low, row.ci_high], low, high)
         axes.axvspan(*edges, color="#f4d999", lw=0.0, label="overall, 95 % interval")
         axes.axvline(row.estimate, color="#8a5a00", lw=1.2, label="overall")
-    ends = levels["ci_low"].clip(low, high), levels["ci_high"].clip(low, high)
-    axes.hlines(position, *ends, color=COLORS[0], lw=1.4)
-    sure = ((levels["ci_low"] > 0) | (levels["ci_high"] < 0)).to_numpy()
-    for these, fill, name in ((sure, COLORS[0], "excludes"), (~sure, "white", "contains")):
-        if these.any():
-            look = {"mfc": fill, "mec": COLORS[0], "label": f"95 % interval {name} zero"}
-            axes.plot(levels["estimate"][these], position[these], "o", ms=4.5, **look)
+    _mark(axes, levels, position, (low, high))
     if low <= 0.0 <= high:
         axes.axvline(0.0, color=MUTED, lw=1.0, zorder=0)
     axes.set_xlim(low, high)
@@ -105,6 +99,17 @@ def plot_by_group(
     name = "effect" if effect == "coefficient" else effect.replace("_", " ")
     axes.set_xlabel(f"{name}, {shorten(levels['unit'].iloc[0], 80)}")
     return finish(figure, columns=2)
+
+
+def _mark(axes: Any, levels: pd.DataFrame, position: np.ndarray, span: tuple[float, float]) -> None:
+    """Draw intervals, with filled markers where they exclude zero and open ones elsewhere."""
+    ends = levels["ci_low"].clip(*span), levels["ci_high"].clip(*span)
+    axes.hlines(position, *ends, color=COLORS[0], lw=1.4)
+    sure = ((levels["ci_low"] > 0) | (levels["ci_high"] < 0)).to_numpy()
+    for these, fill, name in ((sure, COLORS[0], "excludes"), (~sure, "white", "contains")):
+        if these.any():
+            look = {"mfc": fill, "mec": COLORS[0], "label": f"95 % interval {name} zero"}
+            axes.plot(levels["estimate"][these], position[these], "o", ms=4.5, **look)
 
 
 def _capped(levels: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, np.ndarray, list[str]]:

@@ -36,8 +36,6 @@ def plot_map(fit: Fit, frame: pd.DataFrame) -> Figure:
     FitError
         The fit has no geometry, or the frame has none of its regions.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
     from matplotlib.patches import Patch
 
     if fit.geometry is None:
@@ -48,12 +46,8 @@ def plot_map(fit: Fit, frame: pd.DataFrame) -> Figure:
     if unknown.all():
         msg = "map: got no estimate for any region of the fit; expected one row per region."
         raise FitError(msg)
-    bound = float(rows["estimate"].abs().quantile(0.98)) or 1.0
-    scale = ScalarMappable(Normalize(-bound, bound), "PuOr_r")
     open_sign = ((rows["ci_low"] <= 0) & (rows["ci_high"] >= 0)).to_numpy()
-    colors = np.array(scale.to_rgba(rows["estimate"].fillna(0.0).to_numpy()))
-    colors[open_sign, :3] = 0.5 * colors[open_sign, :3] + 0.5
-    colors[unknown] = (0.86, 0.87, 0.88, 1.0)
+    scale, colors = _map_colors(rows["estimate"], open_sign)
     figure, axes = _map_canvas(fit.geometry)
     for these, hatch in ((~open_sign, None), (open_sign, "////")):
         _draw_regions(axes, fit.geometry[these], colors[these], hatch)
@@ -69,12 +63,25 @@ def plot_map(fit: Fit, frame: pd.DataFrame) -> Figure:
     return finish(figure, columns=2, keys=keys)
 
 
+def _map_colors(values: pd.Series[float], pale: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Return the color scale, symmetric around zero, and the color of every region."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    bound = float(values.abs().quantile(0.98)) or 1.0
+    scale = ScalarMappable(Normalize(-bound, bound), "PuOr_r")
+    colors = np.array(scale.to_rgba(values.fillna(0.0).to_numpy()))
+    colors[pale, :3] = 0.5 * colors[pale, :3] + 0.5
+    colors[values.isna().to_numpy()] = (0.86, 0.87, 0.88, 1.0)
+    return scale, colors
+
+
 def _map_canvas(shapes: Any) -> tuple[Figure, Any]:
     left, bottom, right, top = shapes.total_bounds
     geographic = shapes.crs is None or shapes.crs.is_geographic
     stretch = 1.0 / math.cos(math.radians((bottom + top) / 2)) if geographic else 1.0
     height = WIDTH * stretch * (top - bottom) / max(right - left, 1e-9)
-    figure, axes = canvas(min(max(height, 2.5), 9.0) + 1.1)
+    figure, axes = canvas(min(max(height, 2.5), 7.0) + 1.1)
     axes.set_aspect(stretch)
     axes.set_axis_off()
     return figure, axes

@@ -361,7 +361,8 @@ def _command(fit: Fit) -> str:
         words += ["--linkages", _file(record["linkages"], "LINKAGES")]
     for name in ("seed", "chains", "tune", "draws"):
         words += [f"--{name}", str(settings[name])]
-    return shlex.join([*words, "-o", "fit.nc"])
+    command = shlex.join([*words, "-o", "fit.nc"])
+    return command.replace(" --", " \\\n  --")
 
 
 def _file(origin: dict[str, Any], otherwise: str) -> str:

@@ -95,7 +95,9 @@ def run(part: int, parts: int, datasets: int, seed: int, folder: Path) -> None:
             line["rank"] = {n: float((sampled[n] < known[n]).mean()) for n in known}
             checks = {n: v.reshape(2, -1) for n, v in sampled.items()}  # halves of the chain
             line["ess"] = {n: float(array_stats.ess(v, method="bulk")) for n, v in checks.items()}
-            line["r_hat"] = {n: float(array_stats.rhat(v, method="rank")) for n, v in checks.items()}
+            line["r_hat"] = {
+                n: float(array_stats.rhat(v, method="rank")) for n, v in checks.items()
+            }
             out.write(json.dumps(line) + "\n")
             out.flush()
 

@@ -165,6 +165,8 @@ def test_models(capsys):
     assert [line for line in listed.splitlines() if not line.startswith(" ")] == (
         sc.list_models()["name"].tolist()
     )
+    assert main(["models", "--format", "csv"]) == 0
+    assert pd.read_csv(io.StringIO(capsys.readouterr().out)).columns[0] == "name"
 
 
 def test_models_show_writes_a_model_file(capsys, tmp_path):
@@ -459,21 +461,21 @@ def started(words: list[str]) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_an_interrupted_fit_resumes_to_the_same_draws(inputs, tmp_path):
+def test_an_interrupted_fit_resumes_to_the_same_draws(capsys, inputs, tmp_path):
     settings = ["--chains", "2", "--tune", "300", "--draws", "3000", "--seed", "3", "-q"]
     whole, cut = tmp_path / "whole.nc", tmp_path / "cut.nc"
     done = started([*fit_words(inputs, whole), *settings])
-    out, err = done.communicate(timeout=600)
+    out, err = done.communicate(timeout=1800)
     assert done.returncode == 0, err
     assert "log(income)" in out
 
     running = started([*fit_words(inputs, cut), *settings])
     partial = Path(f"{cut}.partial")
-    until = time.monotonic() + 300
+    until = time.monotonic() + 900
     while not list(partial.glob("chain-0/block-*.npz")) and time.monotonic() < until:
         time.sleep(0.005)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=300)
     assert running.returncode == 130, err
     assert out == ""
     assert "--resume" in err
@@ -481,15 +483,13 @@ def test_an_interrupted_fit_resumes_to_the_same_draws(inputs, tmp_path):
     blocks = len(list(partial.glob("chain-*/block-*.npz")))
     assert 0 < blocks < 2 * 66
 
-    again = started([*fit_words(inputs, cut), *settings])
-    assert again.communicate(timeout=60)[1].startswith("error: sampling: got checkpoints")
-    other = started([*fit_words(inputs, cut), *settings, "--resume", "--seed", "4"])
-    assert "got another settings" in other.communicate(timeout=60)[1]
-    assert (again.returncode, other.returncode) == (2, 2)
+    assert "got checkpoints" in refused(capsys, *fit_words(inputs, cut), *settings)
+    changed = refused(capsys, *fit_words(inputs, cut), *settings, "--resume", "--seed", "4")
+    assert "got another settings" in changed
     assert len(list(partial.glob("chain-*/block-*.npz"))) == blocks
 
     resumed = started([*fit_words(inputs, cut), *settings, "--resume"])
-    err = resumed.communicate(timeout=600)[1]
+    err = resumed.communicate(timeout=1800)[1]
     assert resumed.returncode == 0, err
     xr.testing.assert_identical(sc.load_fit(cut).posterior, sc.load_fit(whole).posterior)
     xr.testing.assert_identical(sc.load_fit(cut).sample_stats, sc.load_fit(whole).sample_stats)

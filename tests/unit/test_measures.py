@@ -11,12 +11,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from spatialclusters.cells import CellRule, base_cells
 from spatialclusters.errors import PanelError, SpecError, WeightsError
 from spatialclusters.linkages import read_linkages
 from spatialclusters.measures import (
     MEASURES,
-    CellRule,
-    base_cells,
     cluster_strength,
     compute_measures,
     growth,

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from spatialclusters.errors import PanelError, WeightsError
 from spatialclusters.files import replace_file
-from spatialclusters.panel import ABSENT, OBSERVED, WITHHELD, Panel, read_panel, read_table
+from spatialclusters.panel import ABSENT, OBSERVED, WITHHELD, Panel, read_panel
+from spatialclusters.tables import read_table
 
 SHORT = 5_000  # characters: an error is read on a screen, whatever the labels are
 

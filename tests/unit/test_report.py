@@ -275,7 +275,7 @@ def test_regions_are_a_map_where_there_is_geometry(written, text):
 def test_a_fit_can_be_repeated_from_the_page(synthetic_fit, text):
     fit, page = synthetic_fit("clusters", geometry=True), Page(text)
     again = part(text, "reproduction")
-    for words in ("spatialclusters fit synthetic.toml --data", "--seed 7", "--weights queen",
+    for words in ("spatialclusters fit synthetic.toml \\\n  --data", "--seed 7", "--weights queen",
                   "--draws 500", fit.spec.digest, "cites no works"):  # fmt: skip
         assert words in again
     assert fit.tree.attrs["model"] in page.spoken

@@ -82,9 +82,7 @@ def test_recorded_likelihood_is_that_of_the_draws(saved):
 
     fit, _ = saved
     for chain, draw in ((0, 0), (1, DRAWS - 1)):
-        values = {
-            str(name): fit.draws(str(name))[chain, draw] for name in fit.posterior.data_vars
-        }
+        values = {str(name): fit.draws(str(name))[chain, draw] for name in fit.posterior.data_vars}
         mean = expected_response(fit.design, values)
         scale = noise_scale(fit.spec, fit.design, values)
         expected = stats.norm(mean, scale).logpdf(fit.design.y).sum()
