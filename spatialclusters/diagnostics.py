@@ -137,7 +137,8 @@ def _headline_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
         f"{value:.4f} at {names[int(headline['r_hat'].argmax())]}",
         f"< {R_HAT}",
         bool(value < R_HAT),
-        "Chains disagree: tune longer, or the model is not identified. " + more,
+        "Chains disagree (or there is only one): tune longer, or the model is not identified. "
+        + more,
     )
     for kind in ("bulk", "tail"):
         column = headline[f"ess_{kind}"]

@@ -262,6 +262,8 @@ def summarize_draws(
             "ess_tail": float(array_stats.ess(finite, **axes, method="tail", prob=0.05)),
             "r_hat": float(array_stats.rhat(finite, **axes, method="rank")),
         }
+        if math.isnan(checks["r_hat"]):
+            checks["r_hat"] = math.inf  # one chain agrees with no other
     # a median sits between order statistics, so its error exists with infinities around it
     regular = bool(np.isfinite(draws).all()) and not math.isnan(checks["r_hat"])
     return {

@@ -370,6 +370,15 @@ def test_check(capsys, fitted, short):
     assert {row["passed"] for row in json.loads(capsys.readouterr().out)} == {True, False}
 
 
+def test_one_chain_cannot_pass(capsys, fitted, tmp_path):
+    tree = sc.load_fit(fitted).tree
+    for group in ("posterior", "sample_stats"):
+        tree[group] = xr.DataTree(tree[group].to_dataset().isel(chain=[0]))
+    path = sc.Fit(tree).save(tmp_path / "one.nc")
+    assert main(["check", str(path)]) == 3
+    assert "FAIL R-hat of hyperparameters and headline quantities: inf" in capsys.readouterr().out
+
+
 def test_compare(capsys, fitted, short):
     assert "expected another" in refused(capsys, "compare", fitted)
     assert main(["compare", str(fitted), "--frequentist"]) == 0
