@@ -177,7 +177,12 @@ def override(
             if not isinstance(table, dict):
                 expected = f"a key inside a table, but {part!r} is a value"
                 raise SpecError(f"{where}: got {listing([name])}; expected {expected}. Shorten it.")
-        table[last] = _from_text(value, where) if isinstance(value, str) else copy.deepcopy(value)
+        if value is None:
+            table.pop(last, None)
+        else:
+            table[last] = (
+                _from_text(value, where) if isinstance(value, str) else copy.deepcopy(value)
+            )
     return _validated(data, where)
 
 
