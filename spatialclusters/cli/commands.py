@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spatialclusters.cli import options
-from spatialclusters.cli.inputs import check_target, describe_design, describe_model_priors, inputs
+from spatialclusters.cli.inputs import (
+    check_target,
+    describe_design,
+    describe_model_priors,
+    describe_sample,
+    inputs,
+)
 from spatialclusters.cli.output import (
     clean,
     note,
@@ -78,8 +84,10 @@ def demo(
     folder = choose_folder(output)
     note(f"Writing to {folder}. This takes some minutes on two cores.")
     written = run_demo(folder, draws=draws, tune=tune, chains=chains, progress=not quiet)
-    title = "Simulated economy: the truth beside its posterior"
-    show(read_truth(folder / TRUTH_FILE), "table", title=title)
+    truth = read_truth(folder / TRUTH_FILE)
+    show(truth, "table", title="Simulated economy: the truth beside its posterior")
+    held = int((truth["inside"] == "yes").sum())
+    write(f"{held} of {len(truth)} intervals hold the truth; of many, 95 % should.\n")
     write("Reports, to open in a browser:")
     for path in written:
         if path.suffix == ".html":
@@ -190,6 +198,7 @@ def fit(
         raise typer.Exit(130) from None
     shutil.rmtree(partial)
     show_estimates(sc.coefficients(result), "table", title=given.spec.title)
+    write("\n".join(map(clean, describe_sample(result.design))))
     verdict = sc.check(result)
     _say_verdict(verdict)
     path = shlex.quote(str(output))
@@ -206,6 +215,8 @@ def summary(file: options.FitFile, style: options.Format = "table") -> None:
 
     result = load_fit(file)
     show_estimates(coefficients(result), style, title=result.spec.title)
+    if style == "table":
+        write("\n".join(map(clean, describe_sample(result.design))))
 
 
 @app.command()

@@ -118,6 +118,15 @@ def describe_design(spec: ModelSpec, design: Design) -> Iterator[str]:
         yield f"Note: {note}"
 
 
+def describe_sample(design: Design) -> Iterator[str]:
+    """Say in a few lines what every summary must: rows, regions, groups and weights."""
+    record = design.record
+    yield f"{design.n_rows} rows in {record['regions']} regions"
+    for name, entry in record["groups"].items():
+        yield f"{name}: {entry['effect']} effects of {entry['levels']} levels"
+    yield from _describe_weights(record.get("weights"))
+
+
 def _describe_weights(weights: dict[str, Any] | None) -> Iterator[str]:
     if weights is None:
         yield "Weights: none"
@@ -126,7 +135,8 @@ def _describe_weights(weights: dict[str, Any] | None) -> Iterator[str]:
     yield (
         f"Weights {weights['kind']}, {rows}: {weights['links']} links, "
         f"{weights['min_neighbors']} to {weights['max_neighbors']} neighbors "
-        f"(mean {weights['mean_neighbors']:.2f}), {weights['components']} components"
+        f"(mean {weights['mean_neighbors']:.2f}), {weights['components']} components, "
+        f"{len(weights['isolates'])} regions without neighbors"
     )
     if weights["isolates"]:
         yield f"  without neighbors: {listing(weights['isolates'], _SHOWN)}"

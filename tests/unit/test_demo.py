@@ -51,7 +51,7 @@ def test_the_demo(capsys, tmp_path):
         assert b"<html" in (folder / name).read_bytes()
     assert "SIMULATED" in (folder / "simulated_economy.html").read_text(encoding="utf-8")
     assert "log(neighbor_strength)" in printed.out
-    assert "inside" in printed.out
+    assert "of 16 intervals hold the truth" in printed.out
     check_truth(folder)
     assert main(words) == 2
 

@@ -333,3 +333,8 @@ def test_the_schema_covers_every_key():
     assert set(json_schema()["properties"]) == {
         field.alias or name for name, field in ModelSpec.model_fields.items()
     }
+
+
+def test_none_in_an_override_removes_the_key():
+    spec = parse_spec('formula = "y ~ x"\npriors.x = { distribution = "flat" }')
+    assert set(override(spec, {"priors.x": None}).priors) == set()
