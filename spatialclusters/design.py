@@ -161,10 +161,6 @@ class Design:
         """Return the column's label for a term of the formula: zero rules rename logs."""
         return str(json.loads(self.data.attrs["labels"]).get(formula_label, formula_label))
 
-    def with_response(self, y: np.ndarray) -> Design:
-        """Return the same design with another response, for simulation."""
-        return Design(self.data.assign(y=("obs", np.asarray(y, dtype=np.float64))), self.weights)
-
 
 def build_design(
     spec: ModelSpec,

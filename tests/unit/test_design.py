@@ -587,23 +587,6 @@ def test_the_size_of_cells_is_in_the_digest():
     )
 
 
-def test_with_response():
-    table = section()
-    design = build_design(spec("y ~ x + (1 | region)"), read_panel(table))
-    y, digest = design.y.copy(), design.digest
-    other = design.with_response(np.arange(design.n_rows))
-    assert other.y.dtype == np.float64
-    np.testing.assert_array_equal(other.y, np.arange(design.n_rows))
-    np.testing.assert_array_equal(design.y, y)
-    assert design.digest == digest
-    assert other.digest != digest
-    np.testing.assert_array_equal(other.X, design.X)
-    assert other.terms == design.terms
-    np.testing.assert_array_equal(other.groups[0].codes, design.groups[0].codes)
-    with pytest.raises(ValueError, match="obs"):
-        design.with_response(np.zeros(design.n_rows + 1))
-
-
 def test_huge_labels_are_not_copied_for_every_row():
     table = section(20, 20, share=1.0)
     table["region"] = table["region"].replace("r0", "x" * 10**6)  # 1.6 GB as padded text
