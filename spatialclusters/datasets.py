@@ -57,7 +57,7 @@ def us_income() -> Panel:
     --------
     >>> panel = us_income()
     >>> len(panel.regions), panel.years[0], float(panel.values("income", "1929").max())
-    (48, '1929', 1159.0)
+    (48, '1929', 1152.0)
     """
     import geopandas as gpd
     from libpysal import examples

@@ -91,7 +91,7 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
     >>> from spatialclusters.spec import parse_spec
     >>> table = pd.DataFrame({"region": list("abcd"), "y": [1.0, 2.0, 2.5, 4.0],
     ...                       "x": [0.0, 1.0, 2.0, 3.0]})
-    >>> spec = parse_spec('schema = 1\\nname = "line"\\ntitle = "A line"\\nformula = "y ~ x"')
+    >>> spec = parse_spec('name = "line"\nformula = "y ~ x"')
     >>> model = build_model(spec, build_design(spec, read_panel(table)))
     >>> [variable.name for variable in model.free_RVs]
     ['raw(intercept)', 'raw(x)', 'sigma']

@@ -55,10 +55,6 @@ def write_report(fit: Fit, frequentist: Frequentist | None = None, *, path: str 
     ------
     FitError
         The file cannot be written, or the estimates are of other rows.
-
-    Examples
-    --------
-    >>> write_report(fit, path="growth.html")  # doctest: +SKIP
     """
     target = Path(path)
     page = _render(fit, fit_frequentist(fit) if frequentist is None else frequentist)

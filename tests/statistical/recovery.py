@@ -41,12 +41,14 @@ REGION = {
 SETTINGS = {"tune": TUNE, "target_accept": 0.9, "max_tree_depth": 10, "jitter": 0.5}
 
 
-def quantities(parameters):
+def quantities(parameters, terms):
     """Flatten what is checked: every hyperparameter, one effect of each kind, the speed."""
     named = {n: parameters[n] for n in ("intercept", "sigma", "size.share", "size.power")}
-    for name in ("coefficient", "sd(region)", "sd(cluster)", "cor(cluster)"):
-        for i in range(parameters[name].shape[-1]):
-            named[f"{name} {i}"] = parameters[name][..., i]
+    named |= {term: parameters["coefficient"][..., i] for i, term in enumerate(terms)}
+    named["sd(region)"] = parameters["sd(region)"][..., 0]
+    for i, kind in enumerate(("intercept", "slope")):
+        named[f"sd(cluster) of the {kind}"] = parameters["sd(cluster)"][..., i]
+    named["cor(cluster)"] = parameters["cor(cluster)"][..., 0]
     named["effect(region) first"] = parameters["effect(region)"][..., 0, 0]
     for i, kind in enumerate(("intercept", "slope")):
         named[f"effect(cluster) first {kind}"] = parameters["effect(cluster)"][..., 0, i]
@@ -89,7 +91,7 @@ def run(part: int, parts: int, datasets: int, seed: int, folder: Path) -> None:
                 states.append(state)
             arrays = program.record(states, y)
             draws = {n.removeprefix("posterior "): v for n, v in arrays.items()}
-            known, sampled = quantities(truth), quantities(draws)
+            known, sampled = quantities(truth, design.terms), quantities(draws, design.terms)
             line = {"dataset": number, "seconds": time.perf_counter() - started}
             line["diverging"] = int(arrays["stat diverging"].sum())
             line["rank"] = {n: float((sampled[n] < known[n]).mean()) for n in known}
@@ -113,7 +115,7 @@ def summarize(lines: list[dict], arguments: argparse.Namespace) -> tuple[str, bo
         bands[width] = [int(stats.binom.ppf(p, n, width)) for p in (tail, 1.0 - tail)]
     for name in names:
         rank = np.array([line["rank"][name] for line in lines])
-        cells = [name]
+        cells = [name.replace("|", "\\|")]
         for width, (low, high) in bands.items():
             hits = int((np.abs(rank - 0.5) <= width / 2.0).sum())
             inside = low <= hits <= high
