@@ -101,7 +101,7 @@ class Weights:
     @cached_property
     def neighbors(self) -> NDArray[np.int64]:
         """Number of neighbors of each region, shape (n,)."""
-        return np.diff(self.matrix.indptr).astype(np.int64)
+        return np.asarray(np.diff(self.matrix.indptr), dtype=np.int64)
 
     @property
     def mean_neighbors(self) -> float:
