@@ -62,8 +62,8 @@ def choose_folder(wanted: str | Path | None = None) -> Path:
 def run_demo(
     folder: str | Path,
     *,
-    draws: int = 2000,
-    tune: int = 1000,
+    draws: int | None = None,
+    tune: int | None = None,
     chains: int = 4,
     progress: bool = True,
 ) -> list[Path]:

@@ -25,12 +25,21 @@ if TYPE_CHECKING:
 __all__ = [
     "WIDE",
     "build_model",
+    "class_sigma",
+    "group_columns",
+    "hyperparameter_coords",
     "model_priors",
+    "noise_classes",
     "noise_clusters",
     "pair_labels",
     "relative_size",
+    "scale_root",
     "sd_names",
+    "size_classes",
 ]
+
+SIZE_CLASSES = 32
+"""Most classes of size in size-dependent noise."""
 
 WIDE = 100.0
 """Standard deviation of fixed group effects, in response standard deviations."""
@@ -57,8 +66,8 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
     with :math:`R_g` from an LKJ prior where a group has several columns, and
     :math:`\sigma_n` constant, by cluster (:math:`\sigma e^{\tau z_c}`) or by size
     (:math:`\sigma \sqrt{1 - s + s (\tilde E / E_n)^g}`, where :math:`\sigma` is the
-    noise of a row of median base-year size :math:`\tilde E`, s is ``size.share`` and
-    g is ``size.power``: the form :math:`\sigma_\infty \sqrt{1 + k E^{-g}}` with
+    noise of a row of median base-year size :math:`\tilde E`, s is ``size.share``,
+    g is ``size.power`` and sizes enter by class (:func:`size_classes`): the form :math:`\sigma_\infty \sqrt{1 + k E^{-g}}` with
     parameters that mean something and hardly depend on each other).
     Fixed effects sum to zero over levels and have standard deviation :data:`WIDE`
     times that of the response. Effects are sampled in a parametrization between
@@ -99,12 +108,15 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
     import pymc as pm
 
     priors = model_priors(spec, design)
-    with pm.Model(coords=_coords(spec, design)) as model:
+    coords = {"obs": np.arange(design.n_rows), "term": list(design.terms)}
+    with pm.Model(coords=coords | hyperparameter_coords(spec, design)) as model:
         effects = {group.name: _group_effect(design, group, priors) for group in design.groups}
         mean = _fixed_part(design, priors, effects)
         for group in design.groups:
             mean = mean + _rows(design, group, effects[group.name].deviation)
-        sigma = _noise(spec, design, priors)
+        classes = class_sigma(spec, design, priors)
+        codes, _ = noise_classes(spec, design)
+        sigma = classes[codes] if codes.any() else classes[0]
         response = pm.Data("response", design.y, dims="obs")
         if spec.likelihood.family == "student-t":
             nu = 2.0 + _draw("nu - 2", priors["nu"].prior, positive=True)
@@ -121,10 +133,42 @@ def noise_clusters(design: Design) -> tuple[np.ndarray, np.ndarray]:
     return codes, np.asarray(labels, dtype=object)
 
 
+def size_classes(design: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Group rows by base-year size: the code of every row, and each class's relative size.
+
+    With at most :data:`SIZE_CLASSES` different sizes each is a class; otherwise classes
+    are equally wide on the log scale and stand for the geometric mean of their rows.
+    Noise that depends on size depends on it through these classes, in both engines.
+
+    Returns
+    -------
+    tuple
+        Codes (obs,), and median size over the size of each class: large for small cells.
+    """
+    log_size = np.log(design.data["size"].values)
+    distinct = np.unique(log_size)
+    if len(distinct) > SIZE_CLASSES:
+        edges = np.linspace(distinct[0], distinct[-1], SIZE_CLASSES + 1)[1:-1]
+        _, codes = np.unique(np.digitize(log_size, edges), return_inverse=True)
+    else:
+        codes = np.searchsorted(distinct, log_size)
+    mean = np.bincount(codes, weights=log_size) / np.bincount(codes)
+    return codes, np.exp(np.median(log_size) - mean)
+
+
 def relative_size(design: Design) -> np.ndarray:
-    """Return median base-year size over each row's: large for small cells."""
-    size = design.data["size"].values
-    return np.asarray(np.median(size) / size)
+    """Return median base-year size over that of each row's class, shape (obs,)."""
+    codes, relative = size_classes(design)
+    return np.asarray(relative[codes])
+
+
+def noise_classes(spec: ModelSpec, design: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noise class of every row and the label or relative size of each class."""
+    if spec.likelihood.scale == "by-cluster":
+        return noise_clusters(design)
+    if spec.likelihood.scale == "size":
+        return size_classes(design)
+    return np.zeros(design.n_rows, dtype=np.int64), np.ones(1)
 
 
 def sd_names(group: GroupDesign) -> list[str]:
@@ -135,8 +179,9 @@ def sd_names(group: GroupDesign) -> list[str]:
     ]
 
 
-def _coords(spec: ModelSpec, design: Design) -> dict[str, Any]:
-    coords: dict[str, Any] = {"obs": np.arange(design.n_rows), "term": list(design.terms)}
+def hyperparameter_coords(spec: ModelSpec, design: Design) -> dict[str, Any]:
+    """Return the coordinates of groups, their columns and pairs of columns."""
+    coords: dict[str, Any] = {}
     for group in design.groups:
         coords[group.name] = group.levels
         coords[f"column({group.name})"] = list(group.labels)
@@ -225,7 +270,7 @@ def _group_effect(design: Design, group: GroupDesign, priors: dict[str, Resolved
         pm.Deterministic(f"effect({group.name})", effect, dims=dims)
         return _Effect({}, effect)
     factors = np.array([1.0 if c < 0 else design.data["scale"].values[c] for c in group.columns])
-    root = _scale_root(group, factors, priors)
+    root = scale_root(group, factors, priors)
     columns, (reflectors, upper) = _level_basis(design, group)
     levels, width, kept = len(group.levels), len(factors), len(columns)
     raw = pm.Normal(f"raw({group.name})", 0.0, 1.0, shape=(width, levels - kept))
@@ -295,8 +340,12 @@ def _shifts(
     return shifts, absorbed
 
 
-def _scale_root(group: GroupDesign, factors: np.ndarray, priors: dict[str, ResolvedPrior]) -> Any:
-    """Create sds and correlations; return A with A A' the covariance of the effects, (K, K)."""
+def scale_root(group: GroupDesign, factors: np.ndarray, priors: dict[str, ResolvedPrior]) -> Any:
+    """Create sds and correlations; return A with A A' the covariance of standardized effects.
+
+    ``factors`` are the standard deviations of the columns, 1 for the intercept; what is
+    recorded is in raw units. A is lower triangular, (K, K).
+    """
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -317,7 +366,7 @@ def _scale_root(group: GroupDesign, factors: np.ndarray, priors: dict[str, Resol
     return sds[:, None] * root
 
 
-def _group_columns(design: Design, group: GroupDesign) -> np.ndarray:
+def group_columns(design: Design, group: GroupDesign) -> np.ndarray:
     """Return the columns that vary by group on the standardized scale, shape (obs, K)."""
     ones = np.ones(design.n_rows)
     return np.column_stack([ones if c < 0 else design.standardized[:, c] for c in group.columns])
@@ -325,7 +374,7 @@ def _group_columns(design: Design, group: GroupDesign) -> np.ndarray:
 
 def _information(design: Design, group: GroupDesign) -> np.ndarray:
     """Return Z'Z over a guess of the noise variance, averaged over levels, shape (K, K)."""
-    columns = _group_columns(design, group)
+    columns = group_columns(design, group)
     return np.asarray(columns.T @ columns / (len(group.levels) * design.noise_guess))
 
 
@@ -333,28 +382,27 @@ def _rows(design: Design, group: GroupDesign, deviation: Any) -> Any:
     rows = deviation[group.codes]
     if group.columns == (-1,):
         return rows[:, 0]
-    return (_group_columns(design, group) * rows).sum(axis=1)
+    return (group_columns(design, group) * rows).sum(axis=1)
 
 
-def _noise(spec: ModelSpec, design: Design, priors: dict[str, ResolvedPrior]) -> Any:
+def class_sigma(spec: ModelSpec, design: Design, priors: dict[str, ResolvedPrior]) -> Any:
+    """Create the noise parameters; return the standard deviation of every noise class."""
     import pymc as pm
     import pytensor.tensor as pt
 
     sigma = _draw("sigma", priors["sigma"].prior, positive=True)
     if spec.likelihood.scale == "by-cluster":
-        codes, _ = noise_clusters(design)
         spread = _draw("sd(log sigma)", priors["sd(log sigma)"].prior, positive=True)
         raw = pm.Normal("raw(log sigma)", 0.0, 1.0, dims="noise_cluster")
-        by_cluster = pm.Deterministic(
+        return pm.Deterministic(
             "sigma(cluster)", sigma * pt.exp(spread * raw), dims="noise_cluster"
         )
-        return by_cluster[codes]
     if spec.likelihood.scale == "size":
         share = _draw("size.share", priors["size.share"].prior)
         power = _draw("size.power", priors["size.power"].prior, positive=True)
-        log_size = np.log(relative_size(design))
+        log_size = np.log(size_classes(design)[1])
         return sigma * pt.sqrt(1.0 - share + share * pt.exp(power * log_size))
-    return sigma
+    return pt.stack([sigma])
 
 
 def _draw(name: str, prior: Prior, factor: float = 1.0, *, positive: bool = False) -> Any:

@@ -35,7 +35,9 @@ class Fit:
     tree
         DataTree with groups ``posterior``, ``sample_stats``, ``constant_data``
         (the design), ``panel`` (base-year cells), and, where there are any,
-        ``weights`` and ``geometry``. Variables have named dims and labels.
+        ``weights`` and ``geometry``; from the collapsed engine also
+        ``conditional_mean`` and ``conditional_variance`` of coefficients and effects
+        given the hyperparameters, per draw. Variables have named dims and labels.
     """
 
     tree: xr.DataTree
@@ -76,7 +78,12 @@ class Fit:
 
     @property
     def sample_stats(self) -> xr.Dataset:
-        """NUTS statistics, joint log likelihood and log prior per draw."""
+        """NUTS statistics and log densities per draw.
+
+        ``conditional_log_likelihood`` is log p(y | effects, theta), from the full engine;
+        ``marginal_log_likelihood`` is log p(y | theta), from the collapsed engine.
+        ``log_prior`` is that of the sampled parameters: without the effects if collapsed.
+        """
         return self.tree["sample_stats"].to_dataset()
 
     @cached_property
@@ -98,6 +105,19 @@ class Fit:
             msg = f"fit: got no variable {name!r}; expected one of {listing(known, 20)}."
             raise FitError(msg + suggestion(name, known))
         return np.asarray(posterior[name].values)
+
+    def moments(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return conditional mean and variance per draw, where the engine knows them.
+
+        Besides the posterior's names there is ``total(g)``: coefficient plus effect.
+        """
+        if (
+            "conditional_mean" not in self.tree.children
+            or name not in self.tree["conditional_mean"].data_vars
+        ):
+            return None
+        mean, variance = (self.tree[f"conditional_{k}"][name].values for k in ("mean", "variance"))
+        return np.asarray(mean), np.asarray(variance)
 
     def save(self, path: str | Path) -> Path:
         """Write to NetCDF; the file appears whole or not at all.
@@ -165,21 +185,28 @@ def assemble(
     panel: xr.Dataset,
     geometry: gpd.GeoSeries | None,
     provenance: dict[str, Any],
+    moments: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = ({}, {}),
 ) -> Fit:
-    """Put draws, data and provenance into one tree, with labels on every dimension."""
+    """Put draws, data and provenance into one tree, with labels on every dimension.
+
+    ``moments`` are conditional means and variances per draw, empty for the full engine.
+    """
     dims = _dimensions(spec, design)
+
+    def labeled(arrays: dict[str, np.ndarray]) -> xr.Dataset:
+        return xr.Dataset(
+            {n: (("chain", "draw", *dims[n][0]), values) for n, values in sorted(arrays.items())},
+            coords={k: v for name in arrays for k, v in dims[name][1].items()},
+        )
+
     groups: dict[str, xr.Dataset] = {
-        "posterior": xr.Dataset(
-            {
-                name: (("chain", "draw", *dims[name][0]), values)
-                for name, values in sorted(posterior.items())
-            },
-            coords={k: v for name in posterior for k, v in dims[name][1].items()},
-        ),
+        "posterior": labeled(posterior),
         "sample_stats": xr.Dataset({n: (("chain", "draw"), v) for n, v in stats.items()}),
         "constant_data": design.data,
         "panel": panel,
     }
+    if moments[0]:
+        groups["conditional_mean"], groups["conditional_variance"] = map(labeled, moments)
     if design.weights is not None:
         groups["weights"] = design.weights.to_dataset()
     if geometry is not None:
@@ -214,6 +241,7 @@ def _dimensions(
             (group.name, column),
             {group.name: group.levels, **columns},
         )
+        known[f"total({group.name})"] = known[f"effect({group.name})"]
         known[f"sd({group.name})"] = ((column,), columns)
         pair = f"pair({group.name})"
         known[f"cor({group.name})"] = ((pair,), {pair: np.array(pair_labels(group), dtype=object)})

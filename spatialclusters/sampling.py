@@ -15,14 +15,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from spatialclusters.chain import BLOCK, block_files, read_block
+from spatialclusters.chain import BLOCK, WARM_START, block_files, read_block
 from spatialclusters.design import Design
-from spatialclusters.errors import SamplingError
+from spatialclusters.errors import SamplingError, listing
 from spatialclusters.files import replace_file
 from spatialclusters.spec import ModelSpec, spec_to_toml
 
 __all__ = ["Sampled", "Settings", "sample"]
 
+ENGINES: Final = ("collapsed", "full")
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.2
 _SINGLE_THREAD: Final = {
@@ -51,13 +52,17 @@ class Settings:
     max_tree_depth
         At most ``2**max_tree_depth - 1`` leapfrog steps an iteration.
     jitter
-        Half-width of the uniform noise around the start, unconstrained scale.
+        Half-width of the uniform noise around the full engine's start, unconstrained scale.
+    engine
+        ``"collapsed"``, hyperparameters only and the rest drawn exactly, or ``"full"``,
+        every effect a parameter.
     """
 
     seed: int
     chains: int = 4
     tune: int = 1000
     draws: int = 2000
+    engine: str = "full"
     target_accept: float = 0.9
     max_tree_depth: int = 10
     jitter: float = 0.5
@@ -70,6 +75,9 @@ class Settings:
         if self.seed >= 2**63:
             msg = f"sampling: got seed = {self.seed}; expected less than 2**63."
             raise SamplingError(msg)
+        if self.engine not in ENGINES:
+            msg = f"sampling: got engine = {self.engine!r}; expected one of {listing(ENGINES)}."
+            raise SamplingError(msg)
         if not 0.0 < self.target_accept < 1.0:
             msg = f"sampling: got target_accept = {self.target_accept}; expected between 0 and 1."
             raise SamplingError(msg)
@@ -77,10 +85,16 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """Draws and sampler statistics with dims (chain, draw, ...), and where the time went."""
+    """Draws, sampler statistics and conditional moments, with dims (chain, draw, ...).
+
+    ``means`` and ``variances`` given the hyperparameters come from the collapsed engine
+    only; ``timings`` says where the time went, and the Pareto k of its warm start.
+    """
 
     posterior: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
+    means: dict[str, np.ndarray]
+    variances: dict[str, np.ndarray]
     timings: dict[str, Any]
 
 
@@ -119,6 +133,8 @@ def sample(
     _prepare(spec, design, settings, folder, resume=resume)
     started = time.perf_counter()
     waiting = list(range(settings.chains))
+    if settings.engine == "collapsed" and not (folder / WARM_START).is_file():
+        _warm_up(folder, shown=progress)
     running: dict[int, subprocess.Popen[bytes]] = {}
     limit = min(cores or os.cpu_count() or 1, settings.chains)
     with _Bars(settings, folder, shown=progress) as bars:
@@ -177,7 +193,20 @@ def _prepare(
     replace_file(path, lambda file: file.write(json.dumps(job).encode()))
 
 
-def _start(folder: Path, chain: int) -> subprocess.Popen[bytes]:
+def _warm_up(folder: Path, *, shown: bool) -> None:
+    """Find the mode and compile once, before the chains start."""
+    from rich.console import Console
+
+    with Console(stderr=True, quiet=not shown).status("compiling and looking for the mode"):
+        process = _start(folder, "warm")
+        try:
+            process.wait()
+        finally:
+            process.terminate()
+    _check_exit(process, folder, "warm")
+
+
+def _start(folder: Path, chain: int | str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "spatialclusters.chain", str(folder), str(chain)]
     with (folder / f"chain-{chain}.log").open("wb") as log:
         return subprocess.Popen(
@@ -198,7 +227,7 @@ def _compilation_cache() -> dict[str, str]:
     }
 
 
-def _check_exit(process: subprocess.Popen[bytes], folder: Path, chain: int) -> None:
+def _check_exit(process: subprocess.Popen[bytes], folder: Path, chain: int | str) -> None:
     if process.returncode == 0:
         return
     log = (folder / f"chain-{chain}.log").read_text(encoding="utf-8", errors="replace")
@@ -212,27 +241,32 @@ def _check_exit(process: subprocess.Popen[bytes], folder: Path, chain: int) -> N
 
 
 def _collect(folder: Path, settings: Settings) -> Sampled:
-    posterior: dict[str, list[np.ndarray]] = {}
-    stats: dict[str, list[np.ndarray]] = {}
+    kinds: dict[str, dict[str, list[np.ndarray]]] = {
+        kind: {} for kind in ("posterior", "stat", "mean", "variance")
+    }
     timings: dict[str, Any] = {"warm_up_seconds": [], "sampling_seconds": [], "cpu_seconds": []}
     warm = -(-settings.tune // BLOCK) - 1
     for chain in range(settings.chains):
         blocks = [read_block(path) for path in block_files(folder, chain)]
         for name in blocks[-1]:
             kind, _, variable = name.partition(" ")
-            if kind in ("posterior", "stat"):
+            if kind in kinds:
                 parts = [block[name] for block in blocks if name in block]
-                (posterior if kind == "posterior" else stats).setdefault(variable, []).append(
-                    np.concatenate(parts)
-                )
+                kinds[kind].setdefault(variable, []).append(np.concatenate(parts))
         at = [float(block["seconds"]) for block in blocks]
         timings["warm_up_seconds"].append(at[warm])
         timings["sampling_seconds"].append(at[-1] - at[warm])
         timings["cpu_seconds"].append(float(blocks[-1]["cpu seconds"]))
+    if (folder / WARM_START).is_file():
+        found = read_block(folder / WARM_START)
+        timings["mode_cpu_seconds"] = float(found["cpu seconds"])
+        timings["pareto_k"] = float(found["pareto k"])
+    stacked = {
+        kind: {name: np.stack(chains) for name, chains in values.items()}
+        for kind, values in kinds.items()
+    }
     return Sampled(
-        {name: np.stack(chains) for name, chains in posterior.items()},
-        {name: np.stack(chains) for name, chains in stats.items()},
-        timings,
+        stacked["posterior"], stacked["stat"], stacked["mean"], stacked["variance"], timings
     )
 
 

@@ -71,8 +71,8 @@ def demo(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Folder; by default a new one here."),
     ] = None,
-    draws: options.Draws = 2000,
-    tune: options.Tune = 1000,
+    draws: options.Draws = None,
+    tune: options.Tune = None,
     chains: options.Chains = 4,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
@@ -172,9 +172,10 @@ def fit(
     renames: options.Renames = None,
     settings: options.Settings = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same draws.")] = 1,
-    draws: options.Draws = 2000,
-    tune: options.Tune = 1000,
+    draws: options.Draws = None,
+    tune: options.Tune = None,
     chains: options.Chains = 4,
+    engine: options.Engine = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     force: options.Force = False,
     verbose: options.Verbose = False,
@@ -189,8 +190,8 @@ def fit(
     partial = output.with_name(f"{output.name}.partial")
     try:
         result = sc.fit(
-            given.spec, given.panel, given.weights, linkages=linkages, seed=seed, chains=chains,
-            tune=tune, draws=draws, checkpoint=partial, resume=resume, progress=not quiet,
+            given.spec, given.panel, given.weights, linkages=linkages, seed=seed, engine=engine,
+            chains=chains, tune=tune, draws=draws, checkpoint=partial, resume=resume, progress=not quiet,
         )  # fmt: skip
         result.save(output)
     except KeyboardInterrupt:

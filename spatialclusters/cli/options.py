@@ -11,6 +11,7 @@ __all__ = [
     "Chains",
     "Data",
     "Draws",
+    "Engine",
     "FitFile",
     "Force",
     "Format",
@@ -73,8 +74,26 @@ Settings = Annotated[
         "--set", metavar="KEY=VALUE", help="Change the model: growth.to=2019. Repeatable."
     ),
 ]
-Draws = Annotated[int, typer.Option("--draws", min=10, help="Draws of each chain.")]
-Tune = Annotated[int, typer.Option("--tune", min=10, help="Warm-up iterations of each chain.")]
+Draws = Annotated[
+    int | None,
+    typer.Option(
+        "--draws", min=10, help="Draws of each chain; by default 1500 collapsed, 2000 full."
+    ),
+]
+Tune = Annotated[
+    int | None,
+    typer.Option(
+        "--tune", min=10, help="Warm-up of each chain; by default 500 collapsed, 1000 full."
+    ),
+]
+Engine = Annotated[
+    Literal["auto", "collapsed", "full"],
+    typer.Option(
+        "--engine",
+        help="collapsed: hyperparameters only, the rest exactly; full: every effect; "
+        "auto: collapsed where the model allows it.",
+    ),
+]
 Chains = Annotated[int, typer.Option("--chains", min=1, help="Number of chains.")]
 Format = Annotated[
     Literal["table", "csv", "json"],

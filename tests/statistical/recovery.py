@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 FAMILY_WISE = 0.01  # over all quantities and both interval widths, by Bonferroni
-TUNE, DRAWS = 600, 1000
+TUNE, DRAWS = 300, 1000
 REGION = {
     "intercept": (-0.5, 0.5),
     "log(cluster_level)": (-0.4, 0.2),
@@ -38,7 +38,13 @@ REGION = {
     "size.share": (0.1, 0.95),
     "size.power": (0.2, 1.2),
 }
-SETTINGS = {"tune": TUNE, "target_accept": 0.9, "max_tree_depth": 10, "jitter": 0.5}
+SETTINGS = {
+    "engine": "collapsed",
+    "tune": TUNE,
+    "target_accept": 0.8,
+    "max_tree_depth": 10,
+    "jitter": 0.5,
+}
 
 
 def quantities(parameters, terms):
@@ -62,7 +68,8 @@ def run(part: int, parts: int, datasets: int, seed: int, folder: Path) -> None:
     from arviz_stats.base import array_stats
 
     import spatialclusters as sc
-    from spatialclusters.chain import chain_key, compile_model
+    from spatialclusters.chain import chain_key
+    from spatialclusters.program import compile_model
     from spatialclusters.simulation import draw_parameters, simulate_response
 
     economy = sc.simulated_economy(seed=1)
@@ -82,14 +89,16 @@ def run(part: int, parts: int, datasets: int, seed: int, folder: Path) -> None:
             rng = np.random.default_rng([seed, number])
             truth = draw_parameters(truth_spec, design, rng)
             y = simulate_response(economy.spec, design, truth, rng)
-            state = program.init(chain_key(seed, number), y)
+            key = chain_key(seed, number)
+            data = program.prepare(y, program.warm_up(y, seed))
+            state = program.init(key, data)
             for _ in range(TUNE):
-                state = program.step(state, y)
+                state = program.step(state, data)
             states = []
             for _ in range(DRAWS):
-                state = program.step(state, y)
+                state = program.step(state, data)
                 states.append(state)
-            arrays = program.record(states, y)
+            arrays = program.record(states, data, key)
             draws = {n.removeprefix("posterior "): v for n, v in arrays.items()}
             known, sampled = quantities(truth, design.terms), quantities(draws, design.terms)
             line = {"dataset": number, "seconds": time.perf_counter() - started}

@@ -55,7 +55,7 @@ def made_up_fit(draws: int = 500) -> sc.Fit:
         "acceptance_rate": np.full(shape, 0.9),
         "step_size": np.full(shape, 0.5),
         "lp": rng.normal(size=shape),
-        "joint_log_likelihood": rng.normal(size=shape),
+        "conditional_log_likelihood": rng.normal(size=shape),
         "log_prior": rng.normal(size=shape),
     }
     provenance = {

@@ -64,7 +64,7 @@ def test_dims_and_labels(saved):
     assert fit.posterior["region"].values.tolist() == sorted(fit.design.groups[1].levels)
     assert "a/b" in fit.posterior["region"].values
     assert fit.posterior["coefficient"].dtype == np.float64
-    assert {"joint_log_likelihood", "log_prior", "diverging"} <= set(fit.sample_stats)
+    assert {"conditional_log_likelihood", "log_prior", "diverging"} <= set(fit.sample_stats)
 
 
 def test_effects_work_from_the_file_alone(saved):
@@ -86,7 +86,7 @@ def test_recorded_likelihood_is_that_of_the_draws(saved):
         mean = expected_response(fit.design, values)
         scale = noise_scale(fit.spec, fit.design, values)
         expected = stats.norm(mean, scale).logpdf(fit.design.y).sum()
-        recorded = float(fit.sample_stats["joint_log_likelihood"][chain, draw])
+        recorded = float(fit.sample_stats["conditional_log_likelihood"][chain, draw])
         assert recorded == pytest.approx(expected, rel=1e-10)
 
 

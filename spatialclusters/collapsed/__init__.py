@@ -1,0 +1,1 @@
+"""The collapsed posterior: NUTS over hyperparameters, everything Gaussian integrated out."""

@@ -1,0 +1,169 @@
+"""Which effects are eliminated when: derived from what nests in and crosses what.
+
+Rows couple the levels of all their groups. Groups chosen to be *local* fall into
+independent blocks, the connected components of their levels; one of them whose levels
+nest in everything outside the blocks, the *cells*, is cheaper still: each of its
+levels is a rank-one term. The rest is *outer*: one dense block with the coefficients.
+The plan is the choice with the fewest operations.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+
+__all__ = ["Factor", "Plan", "make_plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A group of effects: the level of every row, and the columns that vary by level.
+
+    ``values`` has shape (N, K); row n has the effects of level ``codes[n]`` in its
+    mean with these weights.
+    """
+
+    name: str
+    codes: np.ndarray
+    n_levels: int
+    values: np.ndarray
+    fixed: bool = False
+
+    @property
+    def width(self) -> int:
+        """Number of columns K."""
+        return int(self.values.shape[1])
+
+    @cached_property
+    def n_seen(self) -> int:
+        """Number of levels that have rows."""
+        return len(np.unique(self.codes))
+
+    @cached_property
+    def intercept_only(self) -> bool:
+        """Whether the only column is a constant one."""
+        return self.width == 1 and bool((self.values == 1.0).all())
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The order of elimination.
+
+    Attributes
+    ----------
+    cell
+        Position of the factor that is eliminated level by level, or None.
+    local, outer
+        Positions of the factors in blocks and in the dense block.
+    block
+        Block of every row.
+    operations
+        Multiplications of one evaluation, to leading order.
+    """
+
+    cell: int | None
+    local: tuple[int, ...]
+    outer: tuple[int, ...]
+    block: np.ndarray
+    operations: float
+
+
+def make_plan(factors: Sequence[Factor], n_columns: int) -> Plan:
+    """Choose the cheapest order of elimination.
+
+    Parameters
+    ----------
+    factors
+        Group factors over the same N rows.
+    n_columns
+        Coefficients and other columns that are always in the dense block.
+
+    Examples
+    --------
+    Industries nest in clusters, regions cross both, cells nest in both:
+
+    >>> import numpy as np
+    >>> industry, region = (a.ravel() for a in np.indices((6, 4)))
+    >>> cluster, ones = industry // 2, np.ones((24, 1))
+    >>> factors = [Factor("industry", industry, 6, ones), Factor("region", region, 4, ones),
+    ...            Factor("region:cluster", region * 3 + cluster, 12, ones),
+    ...            Factor("cluster", cluster, 3, ones)]
+    >>> plan = make_plan(factors, 5)
+    >>> plan.cell, plan.local, plan.outer, len(set(plan.block))
+    (2, (0, 3), (1,), 3)
+    """
+    positions = range(len(factors))
+    return min(
+        (
+            candidate
+            for size in range(len(factors) + 1)
+            for inside in itertools.combinations(positions, size)
+            for candidate in _candidates(factors, inside, n_columns)
+        ),
+        key=lambda plan: plan.operations,
+    )
+
+
+def _candidates(factors: Sequence[Factor], inside: tuple[int, ...], n_columns: int) -> list[Plan]:
+    """Return the plans with these factors in blocks, with and without cells."""
+    outer = tuple(f for f in range(len(factors)) if f not in inside)
+    block = _blocks([factors[f] for f in inside])
+    cells = [
+        f
+        for f in inside
+        if factors[f].intercept_only
+        and not factors[f].fixed
+        and all(_nested(factors[f], factors[g]) for g in outer)
+    ]
+    plans = []
+    for cell in (None, *cells):
+        local = tuple(f for f in inside if f != cell)
+        operations = _operations(
+            [factors[f] for f in local], block, _size(factors, outer), n_columns
+        )
+        plans.append(Plan(cell, local, outer, block, operations))
+    return plans
+
+
+def _size(factors: Sequence[Factor], chosen: tuple[int, ...]) -> int:
+    return sum(factors[f].n_levels * factors[f].width for f in chosen)
+
+
+def _blocks(local: Sequence[Factor]) -> np.ndarray:
+    """Return the connected component of every row, where shared levels connect."""
+    if not local:
+        return np.zeros(0, dtype=np.int64)
+    offsets = np.cumsum([0, *(factor.n_levels for factor in local)])
+    nodes = [factor.codes + offset for factor, offset in zip(local, offsets, strict=False)]
+    edges = [np.empty((2, 0), dtype=np.int64)]
+    edges += [np.stack([nodes[0], other]) for other in nodes[1:]]
+    source, target = np.concatenate(edges, axis=1)
+    graph = sparse.coo_array((np.ones(len(source)), (source, target)), shape=(offsets[-1],) * 2)
+    _, component = sparse.csgraph.connected_components(graph.tocsr(), directed=False)
+    return np.unique(component[nodes[0]], return_inverse=True)[1]
+
+
+def _nested(inner: Factor, outer: Factor) -> bool:
+    """Tell whether every level of ``inner`` meets one level of ``outer`` only."""
+    first = np.zeros(inner.n_levels, dtype=np.int64)
+    first[inner.codes] = outer.codes
+    return bool((first[inner.codes] == outer.codes).all())
+
+
+def _operations(local: Sequence[Factor], block: np.ndarray, outer: int, n_columns: int) -> float:
+    dense = float(outer + n_columns)
+    operations = dense**3
+    if len(block):
+        widths = np.zeros(int(block.max()) + 1)
+        for factor in local:
+            place = np.zeros(factor.n_levels, dtype=np.int64)
+            place[factor.codes] = block
+            seen = np.bincount(factor.codes, minlength=factor.n_levels) > 0
+            np.add.at(widths, place[seen], factor.width)
+        operations += float((widths**3 + widths**2 * dense + widths * dense**2).sum())
+    return operations

@@ -1,0 +1,75 @@
+"""Spec and design -> the linear mixed model that the elimination sees."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spatialclusters.collapsed.plan import Factor
+from spatialclusters.collapsed.statistics import Problem
+from spatialclusters.design import Design, GroupDesign
+from spatialclusters.model import group_columns, model_priors, noise_classes
+from spatialclusters.spec import ModelSpec
+from spatialclusters.spec.distributions import Flat, Normal
+
+__all__ = ["coefficient_scales", "column_factors", "mixed_model", "why_not_collapsed"]
+
+
+def why_not_collapsed(spec: ModelSpec) -> str | None:
+    """Return what keeps a model from being collapsed, or None.
+
+    Only Gaussian pieces integrate out: the likelihood, and the priors of coefficients.
+    """
+    if spec.likelihood.family != "gaussian":
+        return f"likelihood.family = {spec.likelihood.family!r} is not Gaussian"
+    formula = spec.parsed_formula
+    stated = (
+        {**spec.covariate_labels, "intercept": ""} if formula.intercept else spec.covariate_labels
+    )
+    for name, prior in spec.priors.items():
+        if name in stated and not isinstance(prior, Normal | Flat):
+            return f"the prior of {name} is {prior.describe()}, not normal"
+    return None
+
+
+def coefficient_scales(
+    spec: ModelSpec, design: Design
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return prior mean and sd of standardized coefficients, and which priors are proper.
+
+    Flat priors get mean 0 and sd 1. The intercept comes first where there is one.
+    """
+    priors = model_priors(spec, design)
+    names = (["intercept"] if design.intercept else []) + list(design.terms)
+    scales = np.concatenate([np.ones(int(design.intercept)), design.data["scale"].values])
+    mean, sd, proper = np.zeros(len(names)), np.ones(len(names)), np.zeros(len(names), dtype=bool)
+    for k, (name, scale) in enumerate(zip(names, scales, strict=True)):
+        prior = priors[name].prior
+        if isinstance(prior, Normal):
+            mean[k], sd[k], proper[k] = prior.mean * scale, prior.sd * scale, True
+    return mean, sd, proper
+
+
+def column_factors(design: Design, group: GroupDesign) -> np.ndarray:
+    """Return the standard deviation of each column of a group, 1 for the intercept."""
+    scale = design.data["scale"].values
+    return np.array([1.0 if column < 0 else scale[column] for column in group.columns])
+
+
+def mixed_model(spec: ModelSpec, design: Design) -> Problem:
+    """Lay out coefficients, group factors and noise classes over the rows."""
+    mean, sd, proper = coefficient_scales(spec, design)
+    ones = np.ones((design.n_rows, int(design.intercept)))
+    X = np.column_stack([ones, design.standardized])
+    codes, labels = noise_classes(spec, design)
+    factors = tuple(
+        Factor(
+            group.name,
+            group.codes,
+            len(group.levels),
+            group_columns(design, group),
+            # without an intercept fixed effects are free, as in the full model
+            fixed=group.effect == "fixed" and design.intercept,
+        )
+        for group in design.groups
+    )
+    return Problem(X * sd, X @ mean, proper, factors, codes, len(labels))
