@@ -32,6 +32,9 @@ __all__ = [
     "summarize_draws",
 ]
 
+Moments = tuple[np.ndarray, np.ndarray] | None
+"""Conditional mean and variance per draw, where the engine knows them."""
+
 CI_PROB: Final = 0.95
 R_HAT: Final = 1.01
 R_HAT_FAMILY: Final = 1.05
@@ -85,14 +88,15 @@ def convergence(fit: Fit) -> pd.DataFrame:
         raise FitError(msg)
     years, term = design.years, design.label(role)
     rows = []
-    for group, draws in _slopes(fit, term):
-        total = draws * years if design.annualized else draws
+    scale = years if design.annualized else 1.0
+    for group, draws, moments in _slopes(fit, term):
+        total = draws * scale
         family = group != "overall"
         base = _identity(fit, term, group)
         rows.append(
             base
             | {"effect": "change", "unit": f"log points over {years:g} years per log point"}
-            | summarize_draws(total, family=family)
+            | summarize_draws(total, family=family, moments=_scaled(moments, scale))
         )
         for effect, values, unit in (
             ("speed", speed(total, years), "per year"),
@@ -136,12 +140,15 @@ def specialization(fit: Fit) -> pd.DataFrame:
         sizes["p25_p75"] = float(np.subtract(*np.quantile(column, [0.75, 0.25])))
         if term.startswith("log(") and ":" not in term:
             sizes["plus10pct"] = math.log(1.1)
-        for group, draws in _slopes(fit, term):
+        for group, draws, moments in _slopes(fit, term):
             for effect, size in sizes.items():
+                by = points * size
                 rows.append(
                     _identity(fit, term, group)
                     | {"effect": effect, "unit": unit}
-                    | summarize_draws(points * size * draws, family=group != "overall")
+                    | summarize_draws(
+                        by * draws, family=group != "overall", moments=_scaled(moments, by)
+                    )
                 )
     return estimates_frame(rows)
 
@@ -161,6 +168,7 @@ def group_effects(fit: Fit, group: str, column: str = "1") -> pd.DataFrame:
         raise FitError(msg + ".")
     position = known[group].labels.index(column)
     draws = fit.draws(f"effect({group})")[..., position]
+    moments = _at(fit.moments(f"effect({group})"), position)
     unit = str(fit.design.data.attrs["unit"]) if column == "1" else _unit(fit)
     return estimates_frame(
         {
@@ -171,7 +179,7 @@ def group_effects(fit: Fit, group: str, column: str = "1") -> pd.DataFrame:
             "group": str(level),
             "unit": unit,
         }
-        | summarize_draws(draws[..., i], family=True)
+        | summarize_draws(draws[..., i], family=True, moments=_at(moments, i))
         for i, level in enumerate(known[group].levels)
     )
 
@@ -217,8 +225,13 @@ def summarize_draws(
     point: str = "mean",
     judged: np.ndarray | None = None,
     family: bool = False,
+    moments: Moments = None,
 ) -> dict[str, Any]:
-    """Summarize draws of one quantity: estimate, equal-tailed interval, Monte Carlo checks.
+    r"""Summarize draws of one quantity: estimate, equal-tailed interval, Monte Carlo checks.
+
+    Where conditional moments given the hyperparameters are known, mean and standard
+    deviation are Rao-Blackwell estimates, :math:`E[m]` and
+    :math:`\sqrt{E[v] + \mathrm{Var}(m)}`, and ``mcse`` is that of the averaged m.
 
     Parameters
     ----------
@@ -231,6 +244,8 @@ def summarize_draws(
         infinities: the finite monotone quantity they come from.
     family
         One of many effects of a group, which needs fewer effective draws.
+    moments
+        Conditional mean and variance of the quantity, each of the shape of ``draws``.
 
     Returns
     -------
@@ -266,19 +281,47 @@ def summarize_draws(
             checks["r_hat"] = math.inf  # one chain agrees with no other
     # a median sits between order statistics, so its error exists with infinities around it
     regular = bool(np.isfinite(draws).all()) and not math.isnan(checks["r_hat"])
+    if moments is not None and point == "mean":
+        center, spread, error = _rao_blackwell(*moments)
+    else:
+        center = float(np.mean(draws) if point == "mean" else middle)
+        spread = float(np.std(draws, ddof=1)) if regular else math.nan
+        error = float(array_stats.mcse(draws, **axes, method=point)) if regular else math.nan
     return {
-        "estimate": float(np.mean(draws) if point == "mean" else middle),
+        "estimate": center,
         "point": point,
-        "std_error": float(np.std(draws, ddof=1)) if regular else math.nan,
+        "std_error": spread,
         "ci_low": float(low),
         "ci_high": float(high),
         "ci_prob": CI_PROB,
         "ci_kind": "eti",
         "prob_positive": float(np.mean(draws > 0.0)),
-        "mcse": float(array_stats.mcse(draws, **axes, method=point)) if regular else math.nan,
+        "mcse": error,
         "verdict": _verdict(checks, family=family),
         **checks,
     }
+
+
+def _rao_blackwell(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
+    """Return mean, standard deviation and Monte Carlo error of the mean."""
+    from arviz_stats.base import array_stats
+
+    spread = math.sqrt(float(variance.mean() + mean.var(ddof=1)))
+    error = (
+        0.0
+        if np.ptp(mean) == 0.0
+        else float(array_stats.mcse(mean, chain_axis=0, draw_axis=1, method="mean"))
+    )
+    return float(mean.mean()), spread, error
+
+
+def _at(moments: Moments, position: int) -> Moments:
+    """Pick the last axis of both moments."""
+    return None if moments is None else (moments[0][..., position], moments[1][..., position])
+
+
+def _scaled(moments: Moments, factor: float) -> Moments:
+    return None if moments is None else (moments[0] * factor, moments[1] * factor**2)
 
 
 def _verdict(checks: Mapping[str, float], *, family: bool) -> str:
@@ -305,13 +348,14 @@ def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
         yield (
             _identity(fit, "intercept", "")
             | {"effect": "coefficient", "unit": response}
-            | summarize_draws(fit.draws("intercept"))
+            | summarize_draws(fit.draws("intercept"), moments=fit.moments("intercept"))
         )
+    moments = fit.moments("coefficient")
     for i, term in enumerate(fit.design.terms):
         yield (
             _identity(fit, term, "")
             | {"effect": "coefficient", "unit": per_unit}
-            | summarize_draws(fit.draws("coefficient")[..., i])
+            | summarize_draws(fit.draws("coefficient")[..., i], moments=_at(moments, i))
         )
     for name in map(str, posterior.data_vars):
         if name in ("intercept", "coefficient") or name.startswith("effect("):
@@ -330,12 +374,18 @@ def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
             )
 
 
-def _slopes(fit: Fit, term: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the coefficient of a term overall and, where it varies by group, by level."""
-    overall = fit.draws("coefficient")[..., fit.design.terms.index(term)]
-    yield "overall", overall
+def _slopes(fit: Fit, term: str) -> Iterator[tuple[str, np.ndarray, Moments]]:
+    """Yield a term's coefficient overall and, where it varies by group, by level; with moments."""
+    position = fit.design.terms.index(term)
+    overall = fit.draws("coefficient")[..., position]
+    yield "overall", overall, _at(fit.moments("coefficient"), position)
     for group in fit.design.groups:
-        if term in group.labels:
-            effect = fit.draws(f"effect({group.name})")[..., group.labels.index(term)]
-            for level, draws in zip(group.levels, np.moveaxis(effect, 2, 0), strict=True):
-                yield str(level), overall + draws
+        if term not in group.labels:
+            continue
+        column = group.labels.index(term)
+        effect = fit.draws(f"effect({group.name})")[..., column]
+        total = _at(fit.moments(f"total({group.name})"), column)
+        for i, (level, draws) in enumerate(
+            zip(group.levels, np.moveaxis(effect, 2, 0), strict=True)
+        ):
+            yield str(level), overall + draws, _at(total, i)

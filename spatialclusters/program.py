@@ -7,6 +7,7 @@ normal, and draws everything else exactly for every state it keeps.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,8 +122,8 @@ def _full(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Progr
         return kernel(y).init(run_key, settings["tune"], start, (), {})
 
     return Program(
-        lambda y, seed: None,
-        lambda y, warm: y,
+        lambda *_: None,
+        lambda y, _: y,
         jax.jit(init),
         jax.jit(_step(kernel, settings)),
         _full_recorder(model, names),
@@ -308,7 +309,7 @@ def _on_a_vector(
     def evaluate(vector: Any) -> list[Any]:
         parts = [
             vector[i:j].reshape(start.shape)
-            for i, j, start in zip(ends[:-1], ends[1:], starts, strict=True)
+            for (i, j), start in zip(itertools.pairwise(ends), starts, strict=True)
         ]
         return list(graph(*parts))
 

@@ -15,6 +15,7 @@ what couples them by one dense factor.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -27,7 +28,17 @@ from jax.scipy.linalg import solve_triangular
 
 from spatialclusters.collapsed.statistics import Bucket, ByClass, Layout
 
-__all__ = ["Normal", "Theta", "eliminate", "log_marginal_likelihood", "normal_equations"]
+__all__ = [
+    "CellSums",
+    "Factors",
+    "Normal",
+    "Theta",
+    "cell_sums",
+    "eliminate",
+    "factorize",
+    "log_marginal_likelihood",
+    "normal_equations",
+]
 
 _BASE = 32  # below this many rows LAPACK inverts a triangle; above, matrix products do
 
@@ -242,7 +253,7 @@ def cell_sums(
     return CellSums(
         unit,
         inside[:, :, :first],
-        tuple(inside[:, :, i:j] for i, j in zip(ends[:-1], ends[1:], strict=True)),
+        tuple(inside[:, :, i:j] for i, j in itertools.pairwise(ends)),
         inside[:, :, -1],
         weigh(mine["sums"], ones, (blocks, bucket.width, cells)),
         variance / (1.0 + variance * unit * inside[:, :, -1]),
@@ -253,7 +264,7 @@ def _cells(
     layout: Layout, bucket: Bucket, mine: Mapping[str, Any], weight: Any, theta: Theta
 ) -> _Cells:
     sums = cell_sums(layout, bucket, mine, weight, theta)
-    blocks, cells, n_columns = sums.columns.shape
+    blocks, _, n_columns = sums.columns.shape
     taken = sums.variance * sums.unit**2
     if layout.problem.n_classes == 1:
         variance = cell_root(layout, theta) ** 2

@@ -31,8 +31,8 @@ class Values(NamedTuple):
 class Recovered(NamedTuple):
     """A draw given theta; conditional moments of all but the cells; and covariances.
 
-    ``with_intercept`` and so on are the covariances of an effect with every coefficient,
-    (J, K, p): totals such as coefficient plus slope need them.
+    ``covariance`` is that of each effect with every coefficient, (J, K, p): totals such
+    as coefficient plus slope need it.
     """
 
     draw: Values
@@ -70,23 +70,23 @@ def recover(layout: Layout, sums: Mapping[str, Any], theta: Theta, key: Any) -> 
         ),
     )
     mean, draw = _solve(factors, 0, None), _solve(factors, 0, noise)
-    spread = [_variance(layout, factors)]
+    variance = _variance(factors)
     covariance = _covariance(layout, factors)
     if layout.constrained:
         mean, draw, down, across = _constrain(layout, sums, factors, rest, mean, draw)
-        spread = [_Parts(*(_minus(a, b) for a, b in zip(spread[0], down, strict=True)))]
-        covariance = _Parts(*(_minus(a, b) for a, b in zip(covariance, across, strict=True)))
+        variance, covariance = _minus(variance, down), _minus(covariance, across)
     cells = _cell_draws(layout, sums, theta, draw, keys[-1])
     return Recovered(
         _values(layout, draw, cells),
         _values(layout, mean, {}),
-        _values(layout, spread[0], {}),
+        _values(layout, variance, {}),
         _values(layout, covariance, {}).effects,
     )
 
 
-def _minus(a: Any, b: Any) -> Any:
-    return tuple(x - y for x, y in zip(a, b, strict=True)) if isinstance(a, tuple) else a - b
+def _minus(a: _Parts, b: _Parts) -> _Parts:
+    local = tuple(x - y for x, y in zip(a.local, b.local, strict=True))
+    return _Parts(a.dense - b.dense, local)
 
 
 def _solve(factors: Factors, column: int, noise: _Parts | None) -> _Parts:
@@ -102,7 +102,7 @@ def _solve(factors: Factors, column: int, noise: _Parts | None) -> _Parts:
     return _Parts(dense, tuple(local))
 
 
-def _variance(layout: Layout, factors: Factors) -> _Parts:
+def _variance(factors: Factors) -> _Parts:
     """Return the diagonal of M^-1."""
     inverse, spread = _dense_inverse(factors), []
     for own, z in zip(factors.inverses, _through(factors, inverse), strict=True):

@@ -146,7 +146,7 @@ def _owner(factor: Factor, block: np.ndarray) -> np.ndarray:
 
 
 def _ranks(owner: np.ndarray) -> np.ndarray:
-    """Number the levels of each block from 0."""
+    """Return the place of each level among those of its block, from 0."""
     order = np.argsort(owner, kind="stable")
     sorted_owner = owner[order]
     first = np.searchsorted(sorted_owner, sorted_owner)
@@ -320,12 +320,12 @@ def _bucket(layout: Layout, k: int, bucket: Bucket, columns: np.ndarray) -> dict
     cell_slot = layout.cell_place[problem.factors[plan.cell].codes[mine], 2]
     cell = slot * bucket.cells + cell_slot
     n_cells = n_blocks * bucket.cells
-    tree["sums"] = _cell_sums(local, cell, slot, by_class, (n_blocks, width, bucket.cells))
+    tree["sums"] = _cell_sums(local, cell, by_class, (n_blocks, width, bucket.cells))
     inside = [columns, *(f.values[mine] for f in layout.outer), np.ones((len(cell), 1))]
     tree["cells"] = _row_sums(np.concatenate(inside, axis=1), cell, by_class, n_cells)
     tree["products"] = {
         f"{at} {column}": _cell_sums(
-            local, cell, slot, by_class, (n_blocks, width, bucket.cells), f.values[mine, column]
+            local, cell, by_class, (n_blocks, width, bucket.cells), f.values[mine, column]
         )
         for at, f in enumerate(layout.outer)
         for column in range(f.width)
@@ -391,7 +391,7 @@ def _cross(
     local: Any, outer: Any, by_class: Sequence[np.ndarray], shape: tuple[int, int, int]
 ) -> Any:
     """Return local times outer columns, dense for one noise class."""
-    n_blocks, width, n_outer = shape
+    _, width, n_outer = shape
     if not width * n_outer:
         return np.zeros(shape)
     parts = [sparse.coo_array(local[rows].T @ outer[rows]) for rows in by_class]
@@ -405,7 +405,6 @@ def _cross(
 def _cell_sums(
     local: Any,
     cell: np.ndarray,
-    slot: np.ndarray,
     by_class: Sequence[np.ndarray],
     shape: tuple[int, int, int],
     factor: np.ndarray | None = None,
