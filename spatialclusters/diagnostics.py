@@ -65,13 +65,16 @@ def check(fit: Fit) -> Check:
     Hyperparameters and headline quantities need rank-normalized R-hat below 1.01
     and bulk and tail ESS of at least 1,000; families of effects ESS of at least
     400, each R-hat below 1.05 and 95 % of them below 1.01. No divergence; E-BFMI
-    above 0.3; no chain at the maximum tree depth in more than 1 % of its draws.
+    above 0.3; no chain at the maximum tree depth in more than 1 % of its draws. With the
+    collapsed engine the Pareto k of a normal approximation is shown as well; a large one
+    means that only NUTS can be believed, so it never fails.
 
     References
     ----------
     Vehtari et al. (2021), doi:10.1214/20-BA1221; Betancourt (2016), arXiv:1604.00695.
     """
     rows = [*_headline_checks(fit), *_family_checks(fit), *_sampler_checks(fit)]
+    rows += list(_warm_start_check(fit))
     return Check(pd.DataFrame(rows, columns=["check", "value", "expected", "passed", "advice"]))
 
 
@@ -203,4 +206,17 @@ def _sampler_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
         "<= 1%",
         share <= 0.01,
         "Trajectories are cut short: tune longer; look for nearly collinear covariates.",
+    )
+
+
+def _warm_start_check(fit: Fit) -> Iterator[tuple[Any, ...]]:
+    k = fit.provenance["timings"].get("pareto_k")
+    if k is None:
+        return
+    yield (
+        "Pareto k of importance sampling from the normal approximation",
+        f"{k:.2f}",
+        "any; < 0.7: a second method agrees",
+        True,
+        "",
     )

@@ -14,8 +14,8 @@ from spatialclusters.result import FORMAT
 TUNE = DRAWS = 50
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+@pytest.fixture(scope="module", params=["collapsed", "full"])
+def saved(request, tmp_path_factory):
     """A tiny fit of a model with groups and hostile labels, whose inputs are gone."""
     folder = tmp_path_factory.mktemp("fit")
     rng = np.random.default_rng(1)
@@ -38,8 +38,9 @@ def saved(tmp_path_factory):
     ring = pd.DataFrame({"region_i": regions, "region_j": [*regions[1:], regions[0]]})
     panel = sc.read_panel(folder / "table.csv")
     fit = sc.fit(
-        spec, panel, sc.read_weights(ring), seed=1, chains=2, tune=TUNE, draws=DRAWS, progress=False
-    )
+        spec, panel, sc.read_weights(ring), seed=1, chains=2, tune=TUNE, draws=DRAWS,
+        engine=request.param, progress=False,
+    )  # fmt: skip
     path = fit.save(folder / "fit.nc")
     (folder / "table.csv").unlink()
     return fit, path
@@ -64,7 +65,8 @@ def test_dims_and_labels(saved):
     assert fit.posterior["region"].values.tolist() == sorted(fit.design.groups[1].levels)
     assert "a/b" in fit.posterior["region"].values
     assert fit.posterior["coefficient"].dtype == np.float64
-    assert {"conditional_log_likelihood", "log_prior", "diverging"} <= set(fit.sample_stats)
+    kind = "conditional" if fit.provenance["engine"] == "full" else "marginal"
+    assert {f"{kind}_log_likelihood", "log_prior", "diverging"} <= set(fit.sample_stats)
 
 
 def test_effects_work_from_the_file_alone(saved):
@@ -75,12 +77,17 @@ def test_effects_work_from_the_file_alone(saved):
 
 
 def test_recorded_likelihood_is_that_of_the_draws(saved):
-    """Parameters of one draw belong together: recompute the joint log likelihood from them."""
+    """Parameters of one draw belong together: recompute the log likelihood from them."""
     from scipy import stats
 
     from spatialclusters.simulation import expected_response, noise_scale
 
     fit, _ = saved
+    if fit.provenance["engine"] == "collapsed":
+        values = {str(name): fit.draws(str(name))[1, 3] for name in fit.posterior.data_vars}
+        recorded = float(fit.sample_stats["marginal_log_likelihood"][1, 3])
+        assert recorded == pytest.approx(dense_marginal(fit, values), rel=1e-9)
+        return
     for chain, draw in ((0, 0), (1, DRAWS - 1)):
         values = {str(name): fit.draws(str(name))[chain, draw] for name in fit.posterior.data_vars}
         mean = expected_response(fit.design, values)
@@ -90,13 +97,56 @@ def test_recorded_likelihood_is_that_of_the_draws(saved):
         assert recorded == pytest.approx(expected, rel=1e-10)
 
 
+def dense_marginal(fit, values):
+    """Evaluate log p(y | theta) in raw units with the covariance of y written out."""
+    from scipy import stats
+
+    from spatialclusters.model import model_priors
+    from spatialclusters.simulation import noise_scale
+
+    design, priors = fit.design, model_priors(fit.spec, fit.design)
+    X = design.X - design.data["center"].values
+    sds = np.array([priors[term].prior.sd for term in design.terms])
+    V = np.diag(noise_scale(fit.spec, design, values) ** 2)
+    V += priors["intercept"].prior.sd ** 2 + (X * sds**2) @ X.T
+    for group in design.groups:
+        sd = values[f"sd({group.name})"]
+        R = np.eye(len(sd))
+        if len(sd) > 1:
+            R[np.tril_indices(len(sd), -1)] = values[f"cor({group.name})"]
+            R = R + np.tril(R, -1).T
+        Z = np.column_stack([np.ones(len(X)) if c < 0 else X[:, c] for c in group.columns])
+        same = group.codes[:, None] == group.codes
+        V += same * ((Z * sd) @ R @ (Z * sd).T)
+    return stats.multivariate_normal(np.zeros(len(V)), V).logpdf(design.y)
+
+
+def test_moments_are_those_of_the_draws(saved):
+    """Conditional means differ from draws by their conditional variance, and only that."""
+    fit, _ = saved
+    moments = fit.moments("total(cluster)")
+    if fit.provenance["engine"] == "full":
+        assert moments is None
+        return
+    total = fit.draws("effect(cluster)").copy()
+    total[..., 0] += fit.draws("intercept")[..., None]
+    total[..., 1] += fit.draws("coefficient")[..., :1]
+    z = (total - moments[0]) / np.sqrt(moments[1])
+    # 100 draws of 12 quantities: standard normal, though correlated within a draw
+    assert abs(z.mean()) < 0.25
+    assert 0.8 < z.std() < 1.2
+    table = sc.group_effects(fit, "cluster")
+    expected = fit.moments("effect(cluster)")[0][..., 0].mean(axis=(0, 1))
+    np.testing.assert_allclose(table["estimate"], expected, rtol=1e-12)
+
+
 def test_a_chain_does_not_depend_on_the_others(saved):
     """Chain 0 alone has the same bits as chain 0 of two."""
     from spatialclusters.run import fit_design
     from spatialclusters.sampling import Settings
 
     fit, _ = saved
-    settings = Settings(seed=1, chains=1, tune=TUNE, draws=DRAWS)
+    settings = Settings(**{**fit.provenance["settings"], "chains": 1})
     alone = fit_design(fit.spec, fit.design, settings)
     for name in fit.posterior.data_vars:
         np.testing.assert_array_equal(alone.draws(str(name))[0], fit.draws(str(name))[0])
