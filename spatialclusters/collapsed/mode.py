@@ -86,5 +86,6 @@ def pareto_k(
     proposal = -0.5 * (nu + d) * np.log1p((z**2).sum(axis=1) / nu)
     log_ratio = np.asarray(log_density(approximation.mode + z @ approximation.root.T)) - proposal
     finite = np.where(np.isfinite(log_ratio), log_ratio, -1e300)
-    _, shape = array_stats.psislw(finite)
+    # written for leave-one-out, it takes the negative of the log ratios
+    _, shape = array_stats.psislw(-finite)
     return float(shape)

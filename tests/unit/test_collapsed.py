@@ -18,6 +18,7 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp  # noqa: E402
 
 from spatialclusters.collapsed.density import Theta, log_marginal_likelihood  # noqa: E402
+from spatialclusters.collapsed.mode import Laplace, laplace, pareto_k  # noqa: E402
 from spatialclusters.collapsed.plan import Factor  # noqa: E402
 from spatialclusters.collapsed.recovery import recover  # noqa: E402
 from spatialclusters.collapsed.statistics import Problem, lay_out, statistics  # noqa: E402
@@ -221,3 +222,19 @@ def test_statistics_take_another_response():
         log_marginal_likelihood(layout, jax.tree_util.tree_map(jnp.asarray, other), theta)
     )
     assert value == pytest.approx(dense_log_density(problem, y[::-1], theta), rel=EXACT)
+
+
+def test_laplace_of_a_normal_is_the_normal_and_pareto_k_tells_a_bad_one():
+    rng = np.random.default_rng(3)
+    precision = np.cov(rng.normal(size=(4, 40))) * 3.0 + 2.0 * np.eye(4)
+    center = np.array([1.0, -2.0, 0.5, 3.0])
+
+    def log_density(points):
+        return -0.5 * np.einsum("...i,ij,...j->...", points - center, precision, points - center)
+
+    found = laplace(lambda x: (log_density(x), -precision @ (x - center)), np.zeros(4))
+    np.testing.assert_allclose(found.mode, center, atol=1e-3)
+    np.testing.assert_allclose(found.root @ found.root.T @ precision, np.eye(4), atol=1e-6)
+    assert pareto_k(log_density, found, draws=1000, seed=1) < 0.3
+    narrow = Laplace(found.mode, found.root / 5.0)
+    assert pareto_k(log_density, narrow, draws=1000, seed=1) > 0.7
