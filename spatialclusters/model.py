@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pymc as pm
 
 __all__ = [
+    "SIZE_CLASSES",
     "WIDE",
     "build_model",
     "class_sigma",

@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.special import betaln
 
 from spatialclusters.design import build_design
-from spatialclusters.model import WIDE, build_model, model_priors
+from spatialclusters.model import SIZE_CLASSES, WIDE, build_model, model_priors, size_classes
 from spatialclusters.panel import read_panel
 from spatialclusters.simulation import (
     draw_parameters,
@@ -328,7 +328,11 @@ def test_noise_of_a_median_row_is_sigma_and_falls_with_size():
     size = design.data["size"].values
     values = {"sigma": np.array(0.4), "size.share": np.array(0.8), "size.power": np.array(0.5)}
     got = noise_scale(spec, design, values)
-    for row, employment in enumerate(size):
-        ratio = float(np.median(size)) / employment
+    codes, _ = size_classes(design)
+    edge = (np.log(size.max()) - np.log(size.min())) / SIZE_CLASSES
+    for row, code in enumerate(codes):
+        inside = np.log(size[codes == code])
+        assert np.ptp(inside) <= edge * (1.0 + 1e-12)
+        ratio = float(np.median(size)) / np.exp(inside.mean())
         assert got[row] == pytest.approx(0.4 * (0.2 + 0.8 * ratio**0.5) ** 0.5, rel=RELATIVE)
     assert (np.diff(got[np.argsort(size)]) <= 0.0).all()
