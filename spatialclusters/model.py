@@ -146,7 +146,8 @@ def size_classes(design: Design) -> tuple[np.ndarray, np.ndarray]:
     tuple
         Codes (obs,), and median size over the size of each class: large for small cells.
     """
-    log_size = np.log(design.data["size"].values)
+    size = design.data["size"].values
+    log_size = np.log(size)
     distinct = np.unique(log_size)
     if len(distinct) > SIZE_CLASSES:
         edges = np.linspace(distinct[0], distinct[-1], SIZE_CLASSES + 1)[1:-1]
@@ -154,7 +155,7 @@ def size_classes(design: Design) -> tuple[np.ndarray, np.ndarray]:
     else:
         codes = np.searchsorted(distinct, log_size)
     mean = np.bincount(codes, weights=log_size) / np.bincount(codes)
-    return codes, np.exp(np.median(log_size) - mean)
+    return codes, np.median(size) / np.exp(mean)
 
 
 def relative_size(design: Design) -> np.ndarray:
