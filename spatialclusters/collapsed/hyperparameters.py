@@ -92,9 +92,11 @@ def build_collapsed_model(spec: ModelSpec, design: Design) -> pm.Model:
     >>> [variable.name for variable in model.free_RVs]
     ['sigma']
     """
+    import jax
     import pymc as pm
     from pytensor import wrap_jax
 
+    jax.config.update("jax_enable_x64", True)
     layout = lay_out(mixed_model(spec, design))
     sums = statistics(layout, design.y)
     model, values = hyperparameter_model(spec, design)
