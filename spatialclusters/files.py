@@ -6,9 +6,11 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-__all__ = ["replace_file"]
+import numpy as np
+
+__all__ = ["read_arrays", "replace_file", "write_arrays"]
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -37,3 +39,14 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write named arrays; the file appears whole or not at all."""
+    replace_file(path, lambda file: np.savez(file, **arrays))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what :func:`write_arrays` wrote; numbers only."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

@@ -1,4 +1,4 @@
-"""A compiled sampler: NUTS on JAX for either engine, with the response left open.
+"""What is sampled, as functions of arrays: NUTS on JAX for either engine.
 
 The *full* engine moves over every parameter and effect. The *collapsed* engine moves
 over the hyperparameters in coordinates in which their posterior is about standard
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,13 +18,22 @@ from spatialclusters.design import Design
 from spatialclusters.model import build_model
 from spatialclusters.spec import ModelSpec
 
-__all__ = ["Program", "WarmStart", "compile_model"]
+__all__ = ["Program", "Target", "WarmStart", "build_target", "make_program"]
 
-WARM_UP_DEPTH = 7
+WARM_UP_DEPTH: Final = 7
 """At most 127 leapfrog steps an iteration while tuning."""
 
-PARETO_DRAWS = 400
+PARETO_DRAWS: Final = 400
 """Proposals behind the Pareto k of the warm start."""
+
+PARETO_GOOD: Final = 0.7
+"""Below this Pareto k the coordinates of the warm start need no further adaptation."""
+
+SHORT_ACCEPT: Final = 0.65
+SHORT_DEPTH: Final = 2
+"""In coordinates that are about standard normal, three long steps cross the posterior:
+half the cost of a whole turn, and better tails (seven steps of half the length make
+means antithetic and leave squares behind)."""
 
 _DROPPED = ("raw(", "root(", "fixed(", "nu - 2", "noise")
 
@@ -33,100 +42,210 @@ _DROPPED = ("raw(", "root(", "fixed(", "nu - 2", "noise")
 class WarmStart:
     """Mode and root of the covariance there, in unconstrained hyperparameters.
 
-    ``pareto_k`` says how far from normal the posterior is (NaN where nobody asked).
+    ``pareto_k`` says how far from normal the posterior is.
     """
 
     mode: np.ndarray
     root: np.ndarray
     pareto_k: float
 
+    @property
+    def good(self) -> bool:
+        """Whether the posterior is about normal in these coordinates."""
+        return self.pareto_k < PARETO_GOOD
+
 
 @dataclass(frozen=True)
-class Program:
-    """A compiled sampler of one model; the data are an argument, not a constant.
+class Target:
+    """A posterior as functions of unconstrained parameters z and data.
 
     Attributes
     ----------
-    warm_up
-        (y, seed) to a warm start, or None for the full engine.
     prepare
         (y, warm start) to the data that the other functions take.
+    potential
+        (z, data) to minus the log density.
+    start
+        key to a dispersed first z.
+    values
+        (z, key, data) to what is recorded: ``posterior NAME``, ``stat NAME``, and for
+        the collapsed engine ``mean NAME`` and ``variance NAME``.
+    warm_up
+        (gradient of the potential, y, seed) to a warm start; None for the full engine.
+    """
+
+    prepare: Callable[[np.ndarray, WarmStart | None], Any]
+    potential: Callable[[Any, Any], Any]
+    start: Callable[[Any], Any]
+    values: Callable[[Any, Any, Any], dict[str, Any]]
+    warm_up: Callable[[Callable[[Any, Any], Any], np.ndarray, int], WarmStart] | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """A sampler of one target; the data are an argument, not a constant.
+
+    Attributes
+    ----------
+    gradient
+        (z, data) to the potential energy and its gradient.
+    start
+        key to the first z.
     init
-        (key, data) to the first state: a dispersed start, before any tuning.
+        (key, z, energy, gradient) to the first state, before any tuning.
     step
         (state, data) to the next state; tunes while ``state.i`` is below ``tune``.
     record
-        (states, data, key) to posterior, sampler and moment arrays, one row a state.
+        (state, key, data) to what is kept of a state.
     """
 
-    warm_up: Callable[[np.ndarray, int], WarmStart | None]
-    prepare: Callable[[np.ndarray, WarmStart | None], Any]
-    init: Callable[[Any, Any], Any]
+    gradient: Callable[[Any, Any], Any]
+    start: Callable[[Any], Any]
+    init: Callable[[Any, Any, Any, Any], Any]
     step: Callable[[Any, Any], Any]
-    record: Callable[[list[Any], Any, Any], dict[str, np.ndarray]]
+    record: Callable[[Any, Any, Any], dict[str, Any]]
+
+    def first(self, key: Any, data: Any) -> Any:
+        """Return the first state of the chain with this key."""
+        z = self.start(key)
+        return self.init(key, z, *self.gradient(z, data))
 
 
-def compile_model(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Program:
-    """Compile NUTS for a model, in float64.
+def build_target(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Target:
+    """Write a model down as functions of arrays, in float64.
 
     Parameters
     ----------
     settings
-        ``engine``, ``tune``, ``target_accept``, ``max_tree_depth`` and ``jitter``.
+        ``engine`` and ``jitter``.
     """
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    engine = _collapsed if settings["engine"] == "collapsed" else _full
-    return engine(spec, design, settings)
+    if settings["engine"] == "collapsed":
+        return _collapsed(spec, design)
+    return _full(spec, design, settings["jitter"])
 
 
-def _kernel(potential: Callable[[Any], Any], settings: Mapping[str, Any], **choices: Any) -> Any:
-    from numpyro.infer import NUTS
+def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | None) -> Program:
+    """Compile NUTS for a target.
 
-    return NUTS(
-        potential_fn=potential,
-        target_accept_prob=settings["target_accept"],
-        # far from the typical set long trajectories are wasted: cut them while tuning
-        max_tree_depth=(WARM_UP_DEPTH, settings["max_tree_depth"]),
-        **choices,
-    )
+    With a good warm start only the step size is tuned; otherwise the mass matrix is too,
+    a dense one where there was a warm start.
 
+    Parameters
+    ----------
+    settings
+        ``tune``, ``target_accept``, ``max_tree_depth``; the last two do not hold after a
+        good warm start.
+    """
+    import jax
 
-def _step(kernel: Callable[[Any], Any], settings: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
+    def kernel(potential: Callable[[Any], Any]) -> Any:
+        from numpyro.infer import NUTS
+
+        if warm is not None and warm.good:
+            return NUTS(
+                potential_fn=potential,
+                target_accept_prob=SHORT_ACCEPT,
+                max_tree_depth=SHORT_DEPTH,
+                adapt_mass_matrix=False,
+            )
+        return NUTS(
+            potential_fn=potential,
+            target_accept_prob=settings["target_accept"],
+            # far from the typical set long trajectories are wasted: cut them while tuning
+            max_tree_depth=(WARM_UP_DEPTH, settings["max_tree_depth"]),
+            dense_mass=warm is not None,
+        )
+
+    def init(key: Any, z: Any, energy: Any, gradient: Any) -> Any:
+        _, run_key = jax.random.split(key)
+        # the density is compiled elsewhere already: numpyro gets a stand-in for it
+        state = kernel(_stand_in).init(run_key, settings["tune"], z, (), {})
+        return state._replace(potential_energy=energy, z_grad=gradient)
+
     def step(state: Any, data: Any) -> Any:
-        fresh = kernel(data)
+        fresh = kernel(lambda z: target.potential(z, data))
         # numpyro sets the sampler up in init; its state is not used and compiles to nothing
         fresh.init(state.rng_key, settings["tune"], state.z, (), {})
         return fresh.sample(state, (), {})
 
-    return step
+    def record(state: Any, key: Any, data: Any) -> dict[str, Any]:
+        # a state's place in its chain makes its key, so blocks of any length draw the same
+        values = target.values(state.z, jax.random.fold_in(key, state.i), data)
+        return values | _statistics(state)
+
+    return Program(
+        jax.jit(jax.value_and_grad(target.potential)),
+        jax.jit(lambda key: target.start(jax.random.split(key)[0])),
+        jax.jit(init),
+        jax.jit(step),
+        jax.jit(record),
+    )
 
 
-def _full(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Program:
+def _stand_in(z: Any) -> Any:
+    import jax
+
+    return sum(0.5 * (leaf**2).sum() for leaf in jax.tree_util.tree_leaves(z))
+
+
+def _statistics(state: Any) -> dict[str, Any]:
+    import jax.numpy as jnp
+
+    stats = {
+        "acceptance_rate": state.accept_prob,
+        "diverging": state.diverging,
+        "energy": state.energy,
+        "n_steps": state.num_steps,
+        "tree_depth": jnp.ceil(jnp.log2(state.num_steps + 1.0)).astype(int),
+        "step_size": state.adapt_state.step_size,
+        "lp": -state.potential_energy,
+    }
+    return {f"stat {name}": value for name, value in stats.items()}
+
+
+def _full(spec: ModelSpec, design: Design, jitter: float) -> Target:
     import jax
     from pymc.sampling.jax import get_jaxified_graph
 
     model = build_model(spec, design)
     names = [variable.name for variable in model.value_vars]
-    inputs, (negative_density,) = _with_open_response(model, [-model.logp()])
-    density = get_jaxified_graph(inputs=inputs, outputs=[negative_density])
-    origin = model.initial_point()
+    origin = {n: jax.numpy.asarray(x, dtype=float) for n, x in model.initial_point().items()}
+    kept = _recorded_variables(model)
+    stated = [p for p in model.potentials if not p.name.startswith("jacobian")]
+    inputs, outputs = _with_open_response(
+        model,
+        [
+            -model.logp(),
+            *kept,
+            model.logp(vars=model.observed_RVs, sum=True),
+            model.logp(vars=[*model.free_RVs, *stated], sum=True, jacobian=False),
+        ],
+    )
+    density = get_jaxified_graph(inputs=inputs, outputs=outputs[:1])
+    recorded = get_jaxified_graph(inputs=inputs, outputs=outputs[1:])
 
-    def kernel(y: Any) -> Any:
-        return _kernel(lambda z: density(*[z[name] for name in names], y)[0], settings)
+    def start(key: Any) -> Any:
+        keys = jax.random.split(key, len(names))
+        return {
+            name: origin[name]
+            + jax.random.uniform(k, origin[name].shape, minval=-jitter, maxval=jitter)
+            for name, k in zip(names, keys, strict=True)
+        }
 
-    def init(key: Any, y: Any) -> Any:
-        jitter_key, run_key = jax.random.split(key)
-        start = _dispersed(origin, names, jitter_key, settings["jitter"])
-        return kernel(y).init(run_key, settings["tune"], start, (), {})
+    def values(z: Any, key: Any, y: Any) -> dict[str, Any]:  # noqa: ARG001
+        *drawn, log_likelihood, log_prior = recorded(*[z[n] for n in names], y)
+        out = {f"posterior {v.name}": x for v, x in zip(kept, drawn, strict=True)}
+        out["stat conditional_log_likelihood"] = log_likelihood
+        return out | {"stat log_prior": log_prior}
 
-    return Program(
-        lambda *_: None,
-        lambda y, _: y,
-        jax.jit(init),
-        jax.jit(_step(kernel, settings)),
-        _full_recorder(model, names),
+    return Target(
+        lambda y, _: jax.numpy.asarray(y),
+        lambda z, y: density(*[z[n] for n in names], y)[0],
+        start,
+        values,
     )
 
 
@@ -140,18 +259,6 @@ def _with_open_response(model: Any, outputs: list[Any]) -> tuple[list[Any], list
     return [*model.value_vars, response], replaced
 
 
-def _dispersed(origin: dict[str, Any], names: list[str], key: Any, jitter: float) -> dict[str, Any]:
-    """Move every unconstrained coordinate of the model's start by uniform(-jitter, jitter)."""
-    import jax
-
-    keys = jax.random.split(key, len(names))
-    return {
-        name: jax.numpy.asarray(origin[name], dtype=float)
-        + jax.random.uniform(k, np.shape(origin[name]), minval=-jitter, maxval=jitter)
-        for name, k in zip(names, keys, strict=True)
-    }
-
-
 def _recorded_variables(model: Any) -> list[Any]:
     """Return the variables of a model that a fit keeps, in the model's order."""
     wanted = {variable.name for variable in model.unobserved_RVs}
@@ -162,48 +269,7 @@ def _recorded_variables(model: Any) -> list[Any]:
     ]
 
 
-def _full_recorder(
-    model: Any, names: list[str]
-) -> Callable[[list[Any], Any, Any], dict[str, np.ndarray]]:
-    import jax
-    from pymc.sampling.jax import get_jaxified_graph
-
-    kept = _recorded_variables(model)
-    likelihood = model.logp(vars=model.observed_RVs, sum=True)
-    stated = [p for p in model.potentials if not p.name.startswith("jacobian")]
-    prior = model.logp(vars=[*model.free_RVs, *stated], sum=True, jacobian=False)
-    inputs, outputs = _with_open_response(model, [*kept, likelihood, prior])
-    graph = get_jaxified_graph(inputs=inputs, outputs=outputs)
-    constrained = jax.jit(
-        jax.vmap(lambda position, y: graph(*[position[n] for n in names], y), in_axes=(0, None))
-    )
-
-    def record(states: list[Any], y: Any, key: Any) -> dict[str, np.ndarray]:  # noqa: ARG001
-        positions = {n: jax.numpy.stack([state.z[n] for state in states]) for n in names}
-        *values, log_likelihood, log_prior = constrained(positions, y)
-        arrays = {f"posterior {v.name}": np.asarray(x) for v, x in zip(kept, values, strict=True)}
-        more = {"conditional_log_likelihood": log_likelihood, "log_prior": log_prior}
-        return arrays | _statistics(states, more)
-
-    return record
-
-
-def _statistics(states: list[Any], more: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    steps = np.array([int(state.num_steps) for state in states])
-    stats = {
-        "acceptance_rate": [float(state.accept_prob) for state in states],
-        "diverging": [bool(state.diverging) for state in states],
-        "energy": [float(state.energy) for state in states],
-        "n_steps": steps,
-        "tree_depth": np.ceil(np.log2(steps + 1)).astype(np.int64),
-        "step_size": [float(state.adapt_state.step_size) for state in states],
-        "lp": [-float(state.potential_energy) for state in states],
-        **more,
-    }
-    return {f"stat {name}": np.asarray(value) for name, value in stats.items()}
-
-
-def _collapsed(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Program:
+def _collapsed(spec: ModelSpec, design: Design) -> Target:
     import jax
 
     from spatialclusters.collapsed.density import log_marginal_likelihood
@@ -228,71 +294,38 @@ def _collapsed(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> 
     )
     n_theta = len(theta_values)
 
-    def log_density(point: Any, sums: Any) -> Any:
-        prior, _, *values = evaluate(point)
-        theta = theta_of(design, values[:n_theta])
-        return prior + log_marginal_likelihood(layout, sums, theta)
+    def prepare(y: np.ndarray, warm: WarmStart | None) -> Any:
+        d = len(origin)
+        mode, root = (np.zeros(d), np.eye(d)) if warm is None else (warm.mode, warm.root)
+        return jax.tree_util.tree_map(jax.numpy.asarray, (statistics(layout, y), mode, root))
 
-    value_and_gradient = jax.jit(jax.value_and_grad(log_density))
-    many = jax.jit(lambda points, sums: jax.lax.map(lambda x: log_density(x, sums), points))
+    def potential(z: Any, data: Any) -> Any:
+        sums, mode, root = data
+        prior, _, *values = evaluate(mode + root @ z)
+        return -prior - log_marginal_likelihood(layout, sums, theta_of(design, values[:n_theta]))
 
-    def warm_up(y: np.ndarray, seed: int) -> WarmStart:
-        sums = _device(statistics(layout, y))
-        found = laplace(lambda x: value_and_gradient(x, sums), origin)
-        k = pareto_k(lambda x: many(x, sums), found, draws=PARETO_DRAWS, seed=seed)
+    def warm_up(gradient: Callable[[Any, Any], Any], y: np.ndarray, seed: int) -> WarmStart:
+        data = prepare(y, None)
+        found = laplace(lambda x: gradient(x, data), origin)
+        k = pareto_k(lambda x: gradient(x, data)[0], found, draws=PARETO_DRAWS, seed=seed)
         return WarmStart(found.mode, found.root, k)
 
-    def prepare(y: np.ndarray, warm: WarmStart | None) -> Any:
-        assert warm is not None  # the caller has called warm_up
-        return _device((statistics(layout, y), warm.mode, warm.root))
-
-    def kernel(data: Any) -> Any:
-        sums, mode, root = data
-        return _kernel(lambda z: -log_density(mode + root @ z, sums), settings, dense_mass=True)
-
-    def init(key: Any, data: Any) -> Any:
-        start_key, run_key = jax.random.split(key)
+    def start(key: Any) -> Any:
         # wider than the posterior, so that chains that agree have come from different places
-        start = 1.5 * jax.random.normal(start_key, origin.shape)
-        return kernel(data).init(run_key, settings["tune"], start, (), {})
+        return 1.5 * jax.random.normal(key, origin.shape)
 
-    def one(z: Any, key: Any, data: Any) -> Any:
+    def values(z: Any, key: Any, data: Any) -> dict[str, Any]:
         sums, mode, root = data
         _, log_prior, *values = evaluate(mode + root @ z)
-        theta = theta_of(design, values[:n_theta])
-        recovered = recover(layout, sums, theta, key)
+        recovered = recover(layout, sums, theta_of(design, values[:n_theta]), key)
         posterior = {v.name: x for v, x in zip(kept, values[n_theta:], strict=True)}
         posterior |= raw_values(spec, design, recovered.draw)
         means, variances = raw_moments(spec, design, recovered)
-        stats = {
-            "log_prior": log_prior,
-            "marginal_log_likelihood": log_marginal_likelihood(layout, sums, theta),
-        }
-        return posterior, means, variances, stats
+        stats = {"log_prior": log_prior, "marginal_log_likelihood": recovered.log_likelihood}
+        kinds = {"posterior": posterior, "mean": means, "variance": variances, "stat": stats}
+        return {f"{kind} {n}": x for kind, group in kinds.items() for n, x in group.items()}
 
-    recorded = jax.jit(one)
-
-    def record(states: list[Any], data: Any, key: Any) -> dict[str, np.ndarray]:
-        # a state's place in its chain makes its key, so blocks of any length draw the same
-        draws = [recorded(s.z, jax.random.fold_in(key, s.i), data) for s in states]
-        posterior, means, variances, stats = (
-            {name: np.stack([part[k][name] for part in draws]) for name in draws[0][k]}
-            for k in range(4)
-        )
-        arrays = {
-            f"{kind} {name}": value
-            for kind, values in (("posterior", posterior), ("mean", means), ("variance", variances))
-            for name, value in values.items()
-        }
-        return arrays | _statistics(states, stats)
-
-    return Program(warm_up, prepare, jax.jit(init), jax.jit(_step(kernel, settings)), record)
-
-
-def _device(tree: Any) -> Any:
-    import jax
-
-    return jax.tree_util.tree_map(jax.numpy.asarray, tree)
+    return Target(prepare, potential, start, values, warm_up)
 
 
 def _on_a_vector(

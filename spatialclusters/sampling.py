@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from spatialclusters.chain import BLOCK, WARM_START, block_files, read_block
+from spatialclusters.chain import BLOCK, block_files
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
-from spatialclusters.files import replace_file
+from spatialclusters.files import read_arrays, replace_file
+from spatialclusters.preparation import PREPARED
 from spatialclusters.spec import ModelSpec, spec_to_toml
 
 __all__ = ["Sampled", "Settings", "sample"]
@@ -30,7 +31,12 @@ _SINGLE_THREAD: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false",
+    # XLA's pool has as many threads as NPROC says. Its flag for one thread is no substitute:
+    # it chooses another matrix product, half as fast. Level 1 compiles faster, to the same speed.
+    "NPROC": "1",
+    # The device count comes last: PyMC puts 100 in front when it is imported, the last counts,
+    # and another count would be another key in the cache of compiled code.
+    "XLA_FLAGS": "--xla_backend_optimization_level=1 --xla_force_host_platform_device_count=1",
     "JAX_ENABLE_X64": "1",
     # JAX compiles the model; PyTensor's own C compiler would only add seconds
     "PYTENSOR_FLAGS": "cxx=",
@@ -133,8 +139,8 @@ def sample(
     _prepare(spec, design, settings, folder, resume=resume)
     started = time.perf_counter()
     waiting = list(range(settings.chains))
-    if settings.engine == "collapsed" and not (folder / WARM_START).is_file():
-        _warm_up(folder, shown=progress)
+    if not (folder / PREPARED).is_file():
+        _prepare_chains(folder, shown=progress)
     running: dict[int, subprocess.Popen[bytes]] = {}
     limit = min(cores or os.cpu_count() or 1, settings.chains)
     with _Bars(settings, folder, shown=progress) as bars:
@@ -142,13 +148,13 @@ def sample(
             while waiting or running:
                 while waiting and len(running) < limit:
                     chain = waiting.pop(0)
-                    running[chain] = _start(folder, chain)
+                    running[chain] = _start("chain", folder, str(chain))
                 time.sleep(_POLL_SECONDS)
                 bars.update()
                 for chain, process in list(running.items()):
                     if process.poll() is not None:
                         del running[chain]
-                        _check_exit(process, folder, chain)
+                        _check_exit(process, folder, f"chain-{chain}")
         finally:
             for process in running.values():
                 process.terminate()
@@ -193,22 +199,22 @@ def _prepare(
     replace_file(path, lambda file: file.write(json.dumps(job).encode()))
 
 
-def _warm_up(folder: Path, *, shown: bool) -> None:
-    """Find the mode and compile once, before the chains start."""
+def _prepare_chains(folder: Path, *, shown: bool) -> None:
+    """Compile once and find where to start, before the chains do."""
     from rich.console import Console
 
     with Console(stderr=True, quiet=not shown).status("compiling and looking for the mode"):
-        process = _start(folder, "warm")
+        process = _start("preparation", folder)
         try:
             process.wait()
         finally:
             process.terminate()
-    _check_exit(process, folder, "warm")
+    _check_exit(process, folder, "preparation")
 
 
-def _start(folder: Path, chain: int | str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-P", "-m", "spatialclusters.chain", str(folder), str(chain)]
-    with (folder / f"chain-{chain}.log").open("wb") as log:
+def _start(module: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", f"spatialclusters.{module}", str(folder), *arguments]
+    with (folder / f"{'-'.join((module, *arguments))}.log").open("wb") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -227,14 +233,14 @@ def _compilation_cache() -> dict[str, str]:
     }
 
 
-def _check_exit(process: subprocess.Popen[bytes], folder: Path, chain: int | str) -> None:
+def _check_exit(process: subprocess.Popen[bytes], folder: Path, name: str) -> None:
     if process.returncode == 0:
         return
-    log = (folder / f"chain-{chain}.log").read_text(encoding="utf-8", errors="replace")
+    log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
     last = " / ".join(log.strip().splitlines()[-3:])[-600:]
     msg = (
-        f"sampling: chain {chain} stopped with exit code {process.returncode} ({last}). "
-        f"What it had drawn is kept beside its log, {folder.name}/chain-{chain}.log. "
+        f"sampling: {name} stopped with exit code {process.returncode} ({last}). "
+        f"What was drawn is kept beside its log, {folder.name}/{name}.log. "
         "Continue with --resume."
     )
     raise SamplingError(msg)
@@ -244,10 +250,13 @@ def _collect(folder: Path, settings: Settings) -> Sampled:
     kinds: dict[str, dict[str, list[np.ndarray]]] = {
         kind: {} for kind in ("posterior", "stat", "mean", "variance")
     }
-    timings: dict[str, Any] = {"warm_up_seconds": [], "sampling_seconds": [], "cpu_seconds": []}
+    timings: dict[str, Any] = {
+        name: []
+        for name in ("warm_up_seconds", "sampling_seconds", "cpu_seconds", "recovery_cpu_seconds")
+    }
     warm = -(-settings.tune // BLOCK) - 1
     for chain in range(settings.chains):
-        blocks = [read_block(path) for path in block_files(folder, chain)]
+        blocks = [read_arrays(path) for path in block_files(folder, chain)]
         for name in blocks[-1]:
             kind, _, variable = name.partition(" ")
             if kind in kinds:
@@ -257,9 +266,11 @@ def _collect(folder: Path, settings: Settings) -> Sampled:
         timings["warm_up_seconds"].append(at[warm])
         timings["sampling_seconds"].append(at[-1] - at[warm])
         timings["cpu_seconds"].append(float(blocks[-1]["cpu seconds"]))
-    if (folder / WARM_START).is_file():
-        found = read_block(folder / WARM_START)
-        timings["mode_cpu_seconds"] = float(found["cpu seconds"])
+        recovery = sum(float(block["recovery cpu seconds"]) for block in blocks)
+        timings["recovery_cpu_seconds"].append(recovery)
+    found = read_arrays(folder / PREPARED)
+    timings["preparation_cpu_seconds"] = float(found["cpu seconds"])
+    if "pareto k" in found:
         timings["pareto_k"] = float(found["pareto k"])
     stacked = {
         kind: {name: np.stack(chains) for name, chains in values.items()}

@@ -25,32 +25,30 @@ class Laplace:
 
 
 def laplace(
-    value_and_gradient: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray
+    potential: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray
 ) -> Laplace:
-    """Find the mode of a log density and its curvature there.
+    """Find the mode of a density and its curvature there.
 
     Parameters
     ----------
-    value_and_gradient
-        Of the log density at a point of shape (d,).
+    potential
+        Minus the log density and its gradient, at a point of shape (d,).
     start
         Where the search begins.
     """
 
-    def negative(point: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = value_and_gradient(point)
+    def finite(point: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = potential(point)
         # a step too far is no number: call it very unlikely, and the line search turns back
         if not np.isfinite(value) or not np.isfinite(gradient).all():
             return 1e300, np.zeros_like(point)
-        return -float(value), -np.asarray(gradient)
+        return float(value), np.asarray(gradient)
 
-    found = scipy.optimize.minimize(
-        negative, start, jac=True, method="BFGS", options={"gtol": 1e-3}
-    )
+    found = scipy.optimize.minimize(finite, start, jac=True, method="BFGS", options={"gtol": 1e-3})
     mode = np.asarray(found.x)
     columns = []
     for step in _STEP * np.eye(len(mode)):
-        ahead, behind = negative(mode + step)[1], negative(mode - step)[1]
+        ahead, behind = finite(mode + step)[1], finite(mode - step)[1]
         columns.append((ahead - behind) / (2.0 * _STEP))
     hessian = np.array(columns)
     values, vectors = scipy.linalg.eigh(0.5 * (hessian + hessian.T))
@@ -59,7 +57,7 @@ def laplace(
 
 
 def pareto_k(
-    log_density: Callable[[np.ndarray], Any], approximation: Laplace, *, draws: int, seed: int
+    potential: Callable[[np.ndarray], Any], approximation: Laplace, *, draws: int, seed: int
 ) -> float:
     r"""Return the shape of the importance ratios' tail: the Laplace fit's error bar.
 
@@ -69,8 +67,8 @@ def pareto_k(
 
     Parameters
     ----------
-    log_density
-        Of points (draws, d), shape (draws,).
+    potential
+        Minus the log density at a point of shape (d,).
     draws, seed
         Number of proposals and their seed.
 
@@ -84,8 +82,8 @@ def pareto_k(
     d, nu = len(approximation.mode), 7.0
     z = rng.standard_normal((draws, d)) / np.sqrt(rng.chisquare(nu, draws) / nu)[:, None]
     proposal = -0.5 * (nu + d) * np.log1p((z**2).sum(axis=1) / nu)
-    log_ratio = np.asarray(log_density(approximation.mode + z @ approximation.root.T)) - proposal
-    finite = np.where(np.isfinite(log_ratio), log_ratio, -1e300)
-    # written for leave-one-out, it takes the negative of the log ratios
-    _, shape = array_stats.psislw(-finite)
+    points = approximation.mode + z @ approximation.root.T
+    # written for leave-one-out, psislw takes the negative of the log ratios
+    negative = np.array([float(potential(point)) for point in points]) + proposal
+    _, shape = array_stats.psislw(np.where(np.isfinite(negative), negative, 1e300))
     return float(shape)

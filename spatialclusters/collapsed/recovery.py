@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from spatialclusters.collapsed.density import (
-    Factors,
     Theta,
     cell_sums,
-    factorize,
+    log_likelihood,
     normal_equations,
 )
+from spatialclusters.collapsed.elimination import Factors, factorize
 from spatialclusters.collapsed.statistics import Layout
 
 __all__ = ["Recovered", "Values", "recover"]
@@ -32,13 +32,14 @@ class Recovered(NamedTuple):
     """A draw given theta; conditional moments of all but the cells; and covariances.
 
     ``covariance`` is that of each effect with every coefficient, (J, K, p): totals such
-    as coefficient plus slope need it.
+    as coefficient plus slope need it. ``log_likelihood`` is log p(y | theta).
     """
 
     draw: Values
     mean: Values
     variance: Values
     covariance: Mapping[str, Any]
+    log_likelihood: Any
 
 
 class _Parts(NamedTuple):
@@ -60,7 +61,7 @@ def recover(layout: Layout, sums: Mapping[str, Any], theta: Theta, key: Any) -> 
     """
     size = layout.n_columns + layout.outer_width
     normal = normal_equations(layout, sums, theta)
-    _, rest, factors = factorize(size, *normal[:3])
+    log_det, rest, factors = factorize(size, *normal[:3])
     keys = jax.random.split(key, len(layout.buckets) + 2)
     noise = _Parts(
         jax.random.normal(keys[0], (size,)),
@@ -81,6 +82,7 @@ def recover(layout: Layout, sums: Mapping[str, Any], theta: Theta, key: Any) -> 
         _values(layout, mean, {}),
         _values(layout, variance, {}),
         _values(layout, covariance, {}).effects,
+        log_likelihood(layout, theta, normal.log_det + log_det, rest),
     )
 
 

@@ -24,8 +24,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from spatialclusters.chain import block_files, read_block
+from spatialclusters.chain import block_files
 from spatialclusters.design import Design
+from spatialclusters.files import read_arrays
 from spatialclusters.model import model_priors, pair_labels, sd_names
 from spatialclusters.run import choose_settings, fit_design
 from spatialclusters.sampling import Settings
@@ -100,7 +101,7 @@ def collapsed(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
     total = _finished(_rival("collapsed", folder), folder)
     spent = json.loads((folder / "collapsed.json").read_text(encoding="utf-8"))
     cpu = spent["cpu"] | {"start-up": total - sum(spent["cpu"].values())}
-    return Run(cpu, read_block(folder / "collapsed.npz"), spent["divergences"])
+    return Run(cpu, read_arrays(folder / "collapsed.npz"), spent["divergences"])
 
 
 def full_numpyro(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
@@ -117,7 +118,7 @@ def full_numpyro(problem: Problem, seed: int, folder: Path, budget: Budget) -> R
     for chain in range(budget.chains):
         command = [sys.executable, "-P", "-m", "spatialclusters.chain", str(folder), str(chain)]
         _finished(command, folder, cap=budget.cap)
-        blocks = [read_block(path) for path in block_files(folder, chain)]
+        blocks = [read_arrays(path) for path in block_files(folder, chain)]
         kept = [block for block in blocks if "posterior sigma" in block]
         # up to the last checkpoint, since draws after it are lost
         end = float(blocks[-1]["cpu seconds"]) if kept else budget.cap
@@ -236,7 +237,7 @@ def _nutpie(sampler: str, problem: Problem, seed: int, folder: Path, budget: Bud
     _write_job(problem, {"seed": seed} | asdict(budget), folder)
     total = _finished(_rival(sampler, folder), folder)
     found = [
-        (read_block(path), json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+        (read_arrays(path), json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
         for path in sorted(folder.glob("chain-*.npz"))
     ]
     cpu = {stage: sum(spent[stage] for _, spent in found) for stage in ("warm-up", "sampling")}

@@ -1,0 +1,122 @@
+"""A compiled sampler as files: chains load it without building the model again.
+
+A program is a folder: one StableHLO module per function (``jax.export``), the data as
+plain arrays, and the names of what is recorded. Functions take and return flat lists of
+arrays, so whoever runs them needs JAX and nothing of the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from spatialclusters.files import read_arrays, replace_file, write_arrays
+
+__all__ = [
+    "PROGRAM",
+    "Exported",
+    "chain_key",
+    "export_function",
+    "load_function",
+    "read_program",
+    "write_data",
+]
+
+PROGRAM: Final = "program"
+"""Folder of the compiled sampler in a job's folder."""
+
+_MANIFEST: Final = "program.json"
+_DATA: Final = "data.npz"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A sampler of flat lists of arrays; the data are inside.
+
+    Attributes
+    ----------
+    first
+        key to the first state.
+    step
+        state to the next state.
+    record
+        (state, key) to what is kept of a state, by name.
+    """
+
+    first: Callable[[Any], list[Any]]
+    step: Callable[[Sequence[Any]], list[Any]]
+    record: Callable[[Sequence[Any], Any], dict[str, Any]]
+
+
+def chain_key(seed: int, chain: int) -> Any:
+    """Return the key of a chain, from (seed, chain) alone."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    return jax.random.fold_in(jax.random.PRNGKey(seed), chain)
+
+
+def export_function(folder: Path, name: str, function: Callable[..., Any], *example: Any) -> None:
+    """Write a function of these arguments, arrays or their shapes, as StableHLO."""
+    import jax
+
+    leaves, structure = jax.tree_util.tree_flatten(example)
+
+    def flat(*arrays: Any) -> tuple[Any, ...]:
+        result = function(*jax.tree_util.tree_unflatten(structure, arrays))
+        return tuple(jax.tree_util.tree_leaves(result))
+
+    shapes = [jax.ShapeDtypeStruct(np.shape(x), x.dtype) for x in leaves]
+    content = jax.export.export(jax.jit(flat))(*shapes).serialize()
+    replace_file(folder / f"{name}.stablehlo", lambda file: file.write(content))
+
+
+def load_function(folder: Path, name: str) -> Callable[..., list[Any]]:
+    """Return a function of flat arrays, compiled here or taken from JAX's cache."""
+    import jax
+    import jax.export
+
+    jax.config.update("jax_enable_x64", True)
+    content = bytearray((folder / f"{name}.stablehlo").read_bytes())
+    exported = jax.export.deserialize(content)
+    # compiled for shapes alone: where arguments come from would make another key in the cache
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in exported.in_avals]
+    compiled = jax.jit(exported.call).lower(*shapes).compile()
+    return lambda *arrays: list(compiled(*arrays))
+
+
+def write_data(folder: Path, data: Any, recorded: Sequence[str]) -> None:
+    """Write the data and the names of what is recorded: what makes a program whole."""
+    import jax
+
+    leaves = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(data)]
+    write_arrays(folder / _DATA, {str(i): leaf for i, leaf in enumerate(leaves)})
+    manifest = json.dumps({"recorded": list(recorded)}).encode()
+    replace_file(folder / _MANIFEST, lambda file: file.write(manifest))
+
+
+def read_program(folder: Path) -> Exported:
+    """Load the functions ``gradient``, ``start``, ``init``, ``step``, ``record`` and the data."""
+    import jax
+
+    names = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["recorded"]
+    gradient, start, init, step, record = (
+        load_function(folder, name) for name in ("gradient", "start", "init", "step", "record")
+    )
+    arrays = read_arrays(folder / _DATA)
+    data = [jax.numpy.asarray(arrays[str(i)]) for i in range(len(arrays))]
+
+    def first(key: Any) -> list[Any]:
+        z = start(key)
+        return init(key, *z, *gradient(*z, *data))
+
+    return Exported(
+        first,
+        lambda state: step(*state, *data),
+        lambda state, key: dict(zip(names, record(*state, key, *data), strict=True)),
+    )

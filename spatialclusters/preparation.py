@@ -1,0 +1,90 @@
+"""Before the chains: write the sampler down, find where to start, compile once.
+
+Run as ``python -m spatialclusters.preparation FOLDER`` by :mod:`spatialclusters.sampling`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from spatialclusters.design import Design
+from spatialclusters.exported import (
+    PROGRAM,
+    chain_key,
+    export_function,
+    load_function,
+    read_program,
+    write_data,
+)
+from spatialclusters.files import write_arrays
+from spatialclusters.program import Target, WarmStart, build_target, make_program
+from spatialclusters.spec import ModelSpec, parse_spec
+
+__all__ = ["PREPARED", "prepare"]
+
+PREPARED: Final = "prepared.npz"
+"""File in a job's folder that says what preparing found and took."""
+
+
+def prepare(folder: Path) -> None:
+    """Export the sampler of the job in ``folder``, and leave its compiled code in the cache."""
+    import jax
+
+    settings, spec, design = _read_job(folder)
+    target = build_target(spec, design, settings)
+    key, program_folder = chain_key(settings["seed"], 0), folder / PROGRAM
+    program_folder.mkdir(exist_ok=True)
+    found: dict[str, Any] = {}
+    z = jax.eval_shape(target.start, key)
+    data = target.prepare(design.y, None)
+    export_function(program_folder, "gradient", jax.value_and_grad(target.potential), z, data)
+    warm = _warm_start(target, program_folder, design.y, settings["seed"])
+    if warm is not None:
+        data = target.prepare(design.y, warm)
+        found |= {"mode": warm.mode, "root": warm.root, "pareto k": np.array(warm.pareto_k)}
+    program = make_program(target, settings, warm)
+    energy = jax.eval_shape(program.gradient, z, data)
+    state = jax.eval_shape(program.init, key, z, *energy)
+    export_function(program_folder, "start", program.start, key)
+    export_function(program_folder, "init", program.init, key, z, *energy)
+    export_function(program_folder, "step", program.step, state, data)
+    export_function(program_folder, "record", program.record, state, key, data)
+    # a dict's leaves come in the order of its sorted names
+    write_data(program_folder, data, sorted(jax.eval_shape(program.record, state, key, data)))
+    # chains that start together would each compile: one iteration here serves all
+    ready = read_program(program_folder)
+    jax.block_until_ready(ready.record(ready.step(ready.first(key)), key))
+    write_arrays(folder / PREPARED, found | {"cpu seconds": np.array(time.process_time())})
+
+
+def _warm_start(target: Target, folder: Path, y: np.ndarray, seed: int) -> WarmStart | None:
+    """Find the mode with the very function that the chains start from: it compiles once."""
+    import jax
+
+    if target.warm_up is None:
+        return None
+    loaded = load_function(folder, "gradient")
+
+    def gradient(z: Any, data: Any) -> Any:
+        energy, slope = loaded(jax.numpy.asarray(z), *jax.tree_util.tree_leaves(data))
+        return energy, slope
+
+    return target.warm_up(gradient, y, seed)
+
+
+def _read_job(folder: Path) -> tuple[dict[str, Any], ModelSpec, Design]:
+    settings = json.loads((folder / "job.json").read_text(encoding="utf-8"))["settings"]
+    with xr.open_dataset(folder / "design.nc", engine="h5netcdf") as data:
+        design = Design(data.load())
+    return settings, parse_spec((folder / "model.toml").read_text(encoding="utf-8")), design
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]))
