@@ -21,6 +21,8 @@ from .errors import SpatialClustersError as SpatialClustersError
 from .errors import SpecError as SpecError
 from .errors import WeightsError as WeightsError
 from .frequentist import fit_frequentist as fit_frequentist
+from .likelihood import conditional_log_likelihood as conditional_log_likelihood
+from .likelihood import marginal_log_likelihood as marginal_log_likelihood
 from .linkages import read_linkages as read_linkages
 from .measures import compute_measures as compute_measures
 from .measures import location_quotient as location_quotient

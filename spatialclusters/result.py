@@ -129,8 +129,8 @@ class Fit:
         """
         target = Path(path)
         try:
-            content = self.tree.to_netcdf(engine="h5netcdf")
-            replace_file(target, lambda file: file.write(content))
+            # straight to disk: the draws are not held in memory twice
+            replace_file(target, lambda file: self.tree.to_netcdf(file.name, engine="h5netcdf"))
         except OSError as cause:
             msg = f"{target.name}: cannot be written ({cause}). Choose another place with -o."
             raise FitError(msg) from cause

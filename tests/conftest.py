@@ -11,6 +11,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+# hundreds of small problems are compiled once and run once: compiling is what costs
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:

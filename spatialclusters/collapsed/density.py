@@ -49,15 +49,17 @@ class Theta(NamedTuple):
 class Normal(NamedTuple):
     """The normal equations, cells eliminated.
 
-    Columns of the dense block and of ``cross`` are the coefficients, the outer effects,
-    the response, and one column per sum-to-zero constraint.
+    Columns of the dense block and of ``cross`` are the coefficients, the effects that are
+    eliminated last (the outer ones, or the local ones of all buckets), the response, and
+    one column per sum-to-zero constraint.
 
     Attributes
     ----------
     blocks
-        Per bucket (blocks, width, width): prior and information of local effects.
+        What is eliminated first, prior and information: per bucket (blocks, width, width),
+        or the levels of the outer factor (levels, K, K).
     cross
-        Per bucket (blocks, width, columns).
+        For each of ``blocks`` (blocks, width, columns).
     dense
         (columns, columns).
     log_det
@@ -84,7 +86,7 @@ def log_marginal_likelihood(layout: Layout, sums: Mapping[str, Any], theta: Thet
         Noise and covariance roots.
     """
     normal = normal_equations(layout, sums, theta)
-    log_det, rest = eliminate(layout.n_columns + layout.outer_width, *normal[:3])
+    log_det, rest = eliminate(layout.dense_width, *normal[:3])
     return log_likelihood(layout, theta, normal.log_det + log_det, rest)
 
 
@@ -107,7 +109,8 @@ def normal_equations(layout: Layout, sums: Mapping[str, Any], theta: Theta) -> N
     columns = layout.n_columns
     xx = _weighted(sums["XX"], weight)
     xz = _weighted(sums["XZ"], weight)
-    zz = weigh(sums["ZZ"], weight, (layout.outer_width,) * 2)
+    k = layout.outer[0].width if layout.plan.outer_first else layout.outer_width
+    zz = weigh(sums["ZZ"], weight, (layout.outer_width, k))
     log_det = -(sums["rows"] @ jnp.log(weight))
     blocks, cross, own = [], [], [jnp.zeros(())] * len(layout.outer)
     for bucket, mine in zip(layout.buckets, sums["buckets"], strict=True):
@@ -127,28 +130,91 @@ def normal_equations(layout: Layout, sums: Mapping[str, Any], theta: Theta) -> N
         blocks.append(_with_prior(layout, bucket, theta, local[:, :, :width]))
         right = [local[:, :, width:-1], to_outer, local[:, :, -1:]]
         right += [mine["constraint"]] if layout.constrained else []
-        cross.append(jnp.concatenate(right, axis=2))
+        cross.append(right)
     for factor, levels in (
         *((f, f.n_seen) for f in layout.local),
         *((f, f.n_levels) for f in layout.outer),
     ):
         log_det += 2.0 * levels * jnp.sum(jnp.log(jnp.abs(jnp.diag(theta.roots[factor.name]))))
-    zz = _with_outer_prior(layout, theta, zz, own)
     x, y = slice(0, columns), slice(columns, columns + 1)
-    rows = [
-        [xx[x, x] + jnp.diag(layout.problem.proper.astype(float)), xz[x], xx[x, y]],
-        [xz[x].T, zz, xz[y].T],
-        [xx[y, x], xz[y], xx[y, y]],
-    ]
+    xx_prior = xx[x, x] + jnp.diag(layout.problem.proper.astype(float))
+    # between what is in no block: coefficients, response, constraints
+    to_z, ends = [xz[x], xz[y]], [xx[x, y], xx[y, y]]
     if layout.constrained:
-        c = jnp.concatenate([jnp.zeros((columns, len(layout.constrained))), sums["constraint"]])
-        c = jnp.concatenate([c, jnp.zeros((1, c.shape[1]))])
-        for part, column in zip(rows, (c[:columns], c[columns:-1], c[-1:]), strict=True):
-            part.append(column)
+        to_z.append(sums["constraint"].T)
+        n = len(layout.constrained)
         # levels without rows are in no block, but their effects count in the sum
         unplaced = -jnp.diag(sums["unplaced"] * _prior_of_means(layout, theta))
-        rows.append([c[:columns].T, c[columns:-1].T, c[-1:].T, unplaced])
-    return Normal(tuple(blocks), tuple(cross), jnp.block(rows), log_det)
+        ends = [
+            jnp.concatenate([xx[x, y], jnp.zeros((columns, n))], axis=1),
+            jnp.block([[xx[y, y], jnp.zeros((1, n))], [jnp.zeros((n, 1)), unplaced]]),
+        ]
+    parts = _Unblocked(xx_prior, zz, to_z[0], jnp.concatenate(to_z[1:]).T, *ends)
+    assemble = _outer_first if layout.plan.outer_first else _blocks_first
+    return Normal(*assemble(layout, theta, parts, own, blocks, cross), log_det)
+
+
+class _Unblocked(NamedTuple):
+    """Information between coefficients x, outer effects z, and right-hand sides y."""
+
+    xx: Any
+    zz: Any
+    xz: Any
+    zy: Any
+    xy: Any
+    yy: Any
+
+
+def _blocks_first(
+    layout: Layout,
+    theta: Theta,
+    parts: _Unblocked,
+    own: Sequence[Any],
+    blocks: Sequence[Any],
+    cross: Sequence[Sequence[Any]],
+) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
+    """Put outer effects into the dense block."""
+    zz = _with_outer_prior(layout, theta, parts.zz, own)
+    dense = jnp.block(
+        [
+            [parts.xx, parts.xz, parts.xy],
+            [parts.xz.T, zz, parts.zy],
+            [parts.xy.T, parts.zy.T, parts.yy],
+        ]
+    )
+    return tuple(blocks), tuple(jnp.concatenate(right, axis=2) for right in cross), dense
+
+
+def _outer_first(
+    layout: Layout,
+    theta: Theta,
+    parts: _Unblocked,
+    own: Sequence[Any],
+    blocks: Sequence[Any],
+    cross: Sequence[Sequence[Any]],
+) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
+    """Put local effects into the dense block: what is left are the levels of one factor."""
+    (factor,) = layout.outer
+    j, k, width = factor.n_levels, factor.width, layout.local_width
+    first = parts.zz.reshape(j, k, k) - own[0] + _precision(theta.roots[factor.name])
+    to_local = [right[1].reshape(-1, j, k).transpose(1, 2, 0) for right in cross]
+    sides = [parts.xz.reshape(-1, j, k).transpose(1, 2, 0), parts.zy.reshape(j, k, -1)]
+    flat = [[part.reshape(-1, part.shape[2]) for part in right] for right in cross]
+    local_x = jnp.concatenate([right[0] for right in flat])
+    local_y = jnp.concatenate([jnp.concatenate(right[2:], axis=1) for right in flat])
+    local, at = jnp.zeros((width, width)), 0
+    for block in blocks:
+        place = at + np.arange(block.shape[0] * block.shape[1]).reshape(block.shape[:2])
+        local = local.at[place[:, :, None], place[:, None, :]].set(block)
+        at += place.size
+    dense = jnp.block(
+        [
+            [parts.xx, local_x.T, parts.xy],
+            [local_x, local, local_y],
+            [parts.xy.T, local_y.T, parts.yy],
+        ]
+    )
+    return (first,), (jnp.concatenate([sides[0], *to_local, sides[1]], axis=2),), dense
 
 
 def _prior_of_means(layout: Layout, theta: Theta) -> Any:

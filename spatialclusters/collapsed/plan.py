@@ -4,6 +4,8 @@ Rows couple the levels of all their groups. Groups chosen to be *local* fall int
 independent blocks, the connected components of their levels; one of them whose levels
 nest in everything outside the blocks, the *cells*, is cheaper still: each of its
 levels is a rank-one term. The rest is *outer*: one dense block with the coefficients.
+Where there are many levels of a single outer factor and few local effects, the order is
+turned around: outer levels first, one by one, then everything local in one dense block.
 The plan is the choice with the fewest operations.
 """
 
@@ -62,6 +64,9 @@ class Plan:
         Positions of the factors in blocks and in the dense block.
     block
         Block of every row.
+    outer_first
+        Whether the levels of the one outer factor, independent given all else, are
+        eliminated before the blocks, which are then dense.
     operations
         Multiplications of one evaluation, to leading order.
     """
@@ -70,6 +75,7 @@ class Plan:
     local: tuple[int, ...]
     outer: tuple[int, ...]
     block: np.ndarray
+    outer_first: bool
     operations: float
 
 
@@ -123,10 +129,15 @@ def _candidates(factors: Sequence[Factor], inside: tuple[int, ...], n_columns: i
     plans = []
     for cell in (None, *cells):
         local = tuple(f for f in inside if f != cell)
-        operations = _operations(
-            [factors[f] for f in local], block, _size(factors, outer), n_columns
-        )
-        plans.append(Plan(cell, local, outer, block, operations))
+        widths = _widths([factors[f] for f in local], block)
+        first = float(_size(factors, outer) + n_columns)
+        blocks_first = first**3 + (widths**3 + widths**2 * first + widths * first**2).sum()
+        plans.append(Plan(cell, local, outer, block, False, float(blocks_first)))
+        if len(outer) == 1 and local:
+            k, last = factors[outer[0]].width, float(widths.sum()) + n_columns
+            levels = factors[outer[0]].n_levels
+            outer_first = last**3 + levels * (k**3 + k**2 * last + k * last**2)
+            plans.append(Plan(cell, local, outer, block, True, float(outer_first)))
     return plans
 
 
@@ -155,15 +166,12 @@ def _nested(inner: Factor, outer: Factor) -> bool:
     return bool((first[inner.codes] == outer.codes).all())
 
 
-def _operations(local: Sequence[Factor], block: np.ndarray, outer: int, n_columns: int) -> float:
-    dense = float(outer + n_columns)
-    operations = dense**3
-    if len(block):
-        widths = np.zeros(int(block.max()) + 1)
-        for factor in local:
-            place = np.zeros(factor.n_levels, dtype=np.int64)
-            place[factor.codes] = block
-            seen = np.bincount(factor.codes, minlength=factor.n_levels) > 0
-            np.add.at(widths, place[seen], factor.width)
-        operations += float((widths**3 + widths**2 * dense + widths * dense**2).sum())
-    return operations
+def _widths(local: Sequence[Factor], block: np.ndarray) -> np.ndarray:
+    """Return the number of effects in every block."""
+    widths = np.zeros(int(block.max()) + 1 if len(block) else 0)
+    for factor in local:
+        place = np.zeros(factor.n_levels, dtype=np.int64)
+        place[factor.codes] = block
+        seen = np.bincount(factor.codes, minlength=factor.n_levels) > 0
+        np.add.at(widths, place[seen], factor.width)
+    return widths

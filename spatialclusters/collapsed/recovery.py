@@ -59,20 +59,19 @@ def recover(layout: Layout, sums: Mapping[str, Any], theta: Theta, key: Any) -> 
     key
         JAX random key of this draw.
     """
-    size = layout.n_columns + layout.outer_width
     normal = normal_equations(layout, sums, theta)
-    log_det, rest, factors = factorize(size, *normal[:3])
-    keys = jax.random.split(key, len(layout.buckets) + 2)
+    log_det, rest, factors = factorize(layout.dense_width, *normal[:3])
+    keys = jax.random.split(key, len(normal.blocks) + 2)
     noise = _Parts(
-        jax.random.normal(keys[0], (size,)),
+        jax.random.normal(keys[0], (layout.dense_width,)),
         tuple(
-            jax.random.normal(k, (len(b.blocks), b.width))
-            for k, b in zip(keys[1:], layout.buckets, strict=False)
+            jax.random.normal(k, block.shape[:2])
+            for k, block in zip(keys[1:], normal.blocks, strict=False)
         ),
     )
-    mean, draw = _solve(factors, 0, None), _solve(factors, 0, noise)
-    variance = _variance(factors)
-    covariance = _covariance(layout, factors)
+    mean, draw = (_in_order(layout, _solve(factors, 0, n)) for n in (None, noise))
+    variance = _in_order(layout, _variance(factors))
+    covariance = _in_order(layout, _covariance(layout, factors))
     if layout.constrained:
         mean, draw, down, across = _constrain(layout, sums, factors, rest, mean, draw)
         variance, covariance = _minus(variance, down), _minus(covariance, across)
@@ -84,6 +83,20 @@ def recover(layout: Layout, sums: Mapping[str, Any], theta: Theta, key: Any) -> 
         _values(layout, covariance, {}).effects,
         log_likelihood(layout, theta, normal.log_det + log_det, rest),
     )
+
+
+def _in_order(layout: Layout, parts: _Parts) -> _Parts:
+    """Return outer effects in the dense part and local ones by bucket, whichever came first."""
+    if not layout.plan.outer_first:
+        return parts
+    p, tail = layout.n_columns, parts.dense.shape[1:]
+    dense = jnp.concatenate([parts.dense[:p], parts.local[0].reshape(-1, *tail)])
+    local, at = [], p
+    for bucket in layout.buckets:
+        end = at + len(bucket.blocks) * bucket.width
+        local.append(parts.dense[at:end].reshape(len(bucket.blocks), bucket.width, *tail))
+        at = end
+    return _Parts(dense, tuple(local))
 
 
 def _minus(a: _Parts, b: _Parts) -> _Parts:
@@ -145,7 +158,7 @@ def _constrain(
 ) -> tuple[_Parts, _Parts, _Parts, _Parts]:
     """Condition on means of zero: x - M^-1 c (c'M^-1 c)^-1 c'x, and what that takes off."""
     n = len(layout.constrained)
-    solved = [_solve(factors, 1 + j, None) for j in range(n)]
+    solved = [_in_order(layout, _solve(factors, 1 + j, None)) for j in range(n)]
     dense = jnp.stack([s.dense for s in solved], axis=-1)
     local = [jnp.stack(parts, axis=-1) for parts in zip(*(s.local for s in solved), strict=True)]
     inner = jnp.linalg.inv(-rest[1:, 1:])

@@ -99,14 +99,25 @@ class Layout:
         return int(self.problem.X.shape[1])
 
     @property
+    def local_width(self) -> int:
+        """Number of places for local effects, padding included."""
+        return sum(len(bucket.blocks) * bucket.width for bucket in self.buckets)
+
+    @property
+    def dense_width(self) -> int:
+        """Number of unknowns in the dense block that is eliminated last."""
+        last = self.local_width if self.plan.outer_first else self.outer_width
+        return self.n_columns + last
+
+    @property
     def outer_width(self) -> int:
         """Number of outer effects."""
         return sum(f.n_levels * f.width for f in self.outer)
 
 
-def lay_out(problem: Problem) -> Layout:
-    """Choose the plan and give every level its place."""
-    plan = make_plan(problem.factors, problem.X.shape[1] + 1)
+def lay_out(problem: Problem, plan: Plan | None = None) -> Layout:
+    """Give every level its place, by default in the cheapest plan."""
+    plan = plan or make_plan(problem.factors, problem.X.shape[1] + 1)
     factors = problem.factors
     n_blocks = int(plan.block.max()) + 1 if len(plan.block) else 0
     owner = {f: _owner(factors[f], plan.block) for f in plan.local}
@@ -226,7 +237,8 @@ def statistics(layout: Layout, y: np.ndarray) -> dict[str, Any]:
         "XX": np.stack([columns[rows].T @ columns[rows] for rows in by_class]),
         "XZ": np.stack([columns[rows].T @ outer[rows] for rows in by_class]),
         "ZZ": _sparse_by_class(
-            [outer[rows].T @ outer[rows] for rows in by_class], layout.outer_width
+            [outer[rows].T @ outer[rows] for rows in by_class],
+            layout.outer[0].width if layout.plan.outer_first else layout.outer_width,
         ),
         "buckets": [],
     }
@@ -273,9 +285,10 @@ def _incidence(factors: Sequence[Factor], n_rows: int) -> sparse.csr_array:
 
 
 def _sparse_by_class(matrices: Sequence[Any], width: int) -> ByClass:
+    """Collect entries of square matrices, or of their diagonal blocks of this width."""
     parts = [sparse.coo_array(matrix) for matrix in matrices] if width else []
     return _by_class(
-        [p.row.astype(np.int64) * width + p.col for p in parts], [p.data for p in parts]
+        [p.row.astype(np.int64) * width + p.col % width for p in parts], [p.data for p in parts]
     )
 
 

@@ -48,6 +48,7 @@ TRUTH = {
     "sd(region:cluster)": 0.25,
 }  # fmt: skip
 
+STAGES = ("start-up", "preparation", "warm-up", "sampling", "recovery")
 FAMILIES = ("hyper", "fixed", "cluster", "industry", "other")
 
 
@@ -208,7 +209,7 @@ def table(records: list[dict[str, Any]]) -> pd.DataFrame:
         cpu, judged = record["cpu"], record["families"]
         rows[record["sampler"]] = (
             {"CPU s": sum(cpu.values())}
-            | {stage: cpu.get(stage) for stage in ("start-up", "warm-up", "sampling", "recovery")}
+            | {stage: cpu.get(stage) for stage in STAGES}
             | {"draws": f"{record['chains']} x {record['draws']}", "div": record["divergences"]}
             | {"R-hat": max((f["r_hat"] for f in judged.values()), default=None)}
             | {f"{name} /s": rate(record, (name,)) for name in FAMILIES}
@@ -220,19 +221,21 @@ def table(records: list[dict[str, Any]]) -> pd.DataFrame:
 def ratios(records: list[dict[str, Any]]) -> Iterator[str]:
     """Say how many times better the collapsed engine is, where the runs are there."""
     by_name = {record["sampler"]: record for record in records}
-    ours = by_name.get("collapsed")
-    if ours is None:
-        return
     rivals = [r for name, r in by_name.items() if name.startswith("full") and r["families"]]
-    for label, families in (("worst hyperparameter", ("hyper",)), ("worst of all", FAMILIES)):
-        if rivals:
-            best = max(rivals, key=lambda record: rate(record, families))
-            factor = rate(ours, families) / rate(best, families)
-            yield f"{label}: {factor:.1f} times the ESS per CPU second of {best['sampler']}"
-    if "lme4" in by_name:
-        spent, cpu = sum(ours["cpu"].values()), by_name["lme4"]["cpu"]
-        whole = sum(cpu.values())
-        yield f"CPU: {spent / cpu['sampling']:.1f} times lmer's, {spent / whole:.1f} times Rscript's"
+    lme4 = by_name.get("lme4")
+    for name, ours in by_name.items():
+        if not name.startswith("collapsed"):
+            continue
+        for label, families in (("worst hyperparameter", ("hyper",)), ("worst of all", FAMILIES)):
+            if rivals:
+                best = max(rivals, key=lambda record: rate(record, families))
+                factor = rate(ours, families) / rate(best, families)
+                yield f"{name}, {label}: {factor:.1f} times the rate of {best['sampler']}"
+        spent = sum(ours["cpu"].values())
+        smallest = min(found["ess"] for found in ours["families"].values())
+        yield f"{name}: smallest bulk ESS {smallest:.0f} in {spent:.0f} CPU s" + (
+            f", {spent / lme4['cpu']['sampling']:.2f} times lmer's" if lme4 else ""
+        )
 
 
 def main() -> None:

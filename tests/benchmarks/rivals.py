@@ -37,10 +37,13 @@ __all__ = ["RIVALS", "Budget", "Problem", "Run"]
 EVERY = 8
 """Of the region:cluster effects, some 7,000, every eighth is kept."""
 
+SHORT = 250
+"""Draws a chain of the shortest run."""
+
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "NPROC": "1",
     "JAX_ENABLE_X64": "1",
     "PYTENSOR_FLAGS": "cxx=",  # JAX compiles the models
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",  # later chains reuse the first's work
@@ -96,9 +99,41 @@ class Run:
 
 def collapsed(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
     """The package's engine that samples hyperparameters alone, at its own default lengths."""
-    settings = choose_settings(problem.spec, seed=seed, engine="collapsed", chains=budget.chains)
+    return _collapsed(problem, seed, folder, budget, folder / "jax")
+
+
+def collapsed_warm(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
+    """The same with the compiled code of an earlier fit of this shape in the cache."""
+    _collapsed(problem, seed, folder / "first", budget, folder / "jax", tune=10, draws=10)
+    return _collapsed(problem, seed, folder / "second", budget, folder / "jax")
+
+
+def collapsed_short(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
+    """As few draws as give every quantity an effective sample size of 400."""
+    return _collapsed(problem, seed, folder, budget, folder / "jax", tune=60, draws=SHORT)
+
+
+def collapsed_short_warm(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
+    """The same with a warm cache."""
+    _collapsed(problem, seed, folder / "first", budget, folder / "jax", tune=10, draws=10)
+    return _collapsed(
+        problem, seed, folder / "second", budget, folder / "jax", tune=60, draws=SHORT
+    )
+
+
+def collapsed_long(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
+    """Five times the default length: what start-up costs shrinks beside it."""
+    return _collapsed(problem, seed, folder, budget, folder / "jax", draws=5000)
+
+
+def _collapsed(
+    problem: Problem, seed: int, folder: Path, budget: Budget, cache: Path, **lengths: int
+) -> Run:
+    settings = choose_settings(
+        problem.spec, seed=seed, engine="collapsed", chains=budget.chains, **lengths
+    )
     _write_job(problem, asdict(settings), folder)
-    total = _finished(_rival("collapsed", folder), folder)
+    total = _finished(_rival("collapsed", folder), folder, cache=cache)
     spent = json.loads((folder / "collapsed.json").read_text(encoding="utf-8"))
     cpu = spent["cpu"] | {"start-up": total - sum(spent["cpu"].values())}
     return Run(cpu, read_arrays(folder / "collapsed.npz"), spent["divergences"])
@@ -161,6 +196,10 @@ RIVALS: dict[str, Callable[[Problem, int, Path, Budget], Run]] = {
     "full-numpyro": full_numpyro,
     "full-noncentered-nutpie": full_noncentered_nutpie,
     "collapsed": collapsed,
+    "collapsed-warm": collapsed_warm,
+    "collapsed-short": collapsed_short,
+    "collapsed-short-warm": collapsed_short_warm,
+    "collapsed-long": collapsed_long,
 }
 
 _LMER = """
@@ -310,13 +349,14 @@ def _collapsed_chains(folder: Path) -> None:
         fit = fit_design(spec, design, Settings(**settings), checkpoint=folder / "chains")
     draws = {name: fit.draws(name) for name in monitored_names(design)}
     np.savez(folder / "collapsed.npz", **monitored(design, draws))
-    timings = fit.provenance["timings"]
-    stages = {"warm-up": "warm_up", "sampling": "sampling", "recovery": "recovery"}
+    timings = {k: float(np.sum(v)) for k, v in fit.provenance["timings"].items()}
+    recovery = timings["recovery_cpu_seconds"]
     spent = {
         "cpu": {
-            stage: float(np.sum(timings[f"{name}_seconds"]))
-            for stage, name in stages.items()
-            if f"{name}_seconds" in timings
+            "preparation": timings["preparation_cpu_seconds"],
+            "warm-up": timings["warm_up_seconds"],  # one process on one core: CPU seconds
+            "sampling": timings["sampling_seconds"] - recovery,
+            "recovery": recovery,
         },
         "divergences": int(fit.sample_stats["diverging"].sum()),
     }
@@ -327,7 +367,9 @@ def _rival(sampler: str, folder: Path) -> list[str]:
     return [sys.executable, str(Path(__file__).resolve()), sampler, str(folder)]
 
 
-def _finished(command: list[str], folder: Path, cap: int | None = None) -> float:
+def _finished(
+    command: list[str], folder: Path, cap: int | None = None, cache: Path | None = None
+) -> float:
     """Run a process on one core to its end or its cap; return the CPU seconds that it took."""
 
     def prepare() -> None:
@@ -344,7 +386,9 @@ def _finished(command: list[str], folder: Path, cap: int | None = None) -> float
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | ONE_THREAD | {"JAX_COMPILATION_CACHE_DIR": str(folder / "jax")},
+            env=os.environ
+            | ONE_THREAD
+            | {"JAX_COMPILATION_CACHE_DIR": str(cache or folder / "jax")},
             preexec_fn=prepare,
             check=False,
         )

@@ -1,0 +1,136 @@
+"""Log likelihoods of a fit, on demand: given the effects, and with them integrated out.
+
+The two answer different questions and are never both called "the likelihood":
+*conditional* is log p(y | effects, theta), which factors over rows; *marginal* is
+log p(y | theta), which does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from spatialclusters.design import Design
+from spatialclusters.errors import FitError
+from spatialclusters.result import Fit
+from spatialclusters.simulation import expected_response, noise_scale, thinned
+
+__all__ = [
+    "conditional_log_likelihood",
+    "conditional_log_likelihood_chunks",
+    "marginal_log_likelihood",
+]
+
+_CELLS: Final = 4_000_000
+"""Most numbers in a chunk: 32 MB."""
+
+
+def conditional_log_likelihood(fit: Fit, *, draws: int = 200) -> np.ndarray:
+    r"""Return the log likelihood of every row given the effects, at evenly spaced draws.
+
+    .. math:: \log p(y_n \mid \alpha, \beta, b, \theta)
+
+    Parameters
+    ----------
+    fit
+        Of either engine.
+    draws
+        Number of posterior draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (draw, obs), natural logarithm of a density in the unit of the response.
+
+    See Also
+    --------
+    conditional_log_likelihood_chunks : For designs whose array does not fit into memory.
+    marginal_log_likelihood : With the effects integrated out.
+    """
+    return np.concatenate(list(conditional_log_likelihood_chunks(fit, draws=draws)), axis=1)
+
+
+def conditional_log_likelihood_chunks(fit: Fit, *, draws: int = 200) -> Iterator[np.ndarray]:
+    """Yield :func:`conditional_log_likelihood` by chunks of rows, (draw, rows), in order."""
+    from scipy import stats
+
+    chosen, design = thinned(fit, draws), fit.design
+    step = max(1, _CELLS // len(chosen))
+    for start in range(0, design.n_rows, step):
+        part = Design(design.data.isel(obs=slice(start, start + step)))
+        rows = []
+        for parameters in chosen:
+            residual = part.y - expected_response(part, parameters)
+            scale = noise_scale(fit.spec, design, parameters)[start : start + step]
+            if fit.spec.likelihood.family == "student-t":
+                rows.append(stats.t.logpdf(residual, float(parameters["nu"]), scale=scale))
+            else:
+                rows.append(stats.norm.logpdf(residual, scale=scale))
+        yield np.stack(rows)
+
+
+def marginal_log_likelihood(fit: Fit, *, draws: int = 200) -> np.ndarray:
+    r"""Return the log likelihood with coefficients and effects integrated out.
+
+    .. math:: \log p(y \mid \theta) = \log \int p(y \mid \beta, b, \theta)\,
+        p(\beta)\, p(b \mid \theta)\, d\beta\, db
+
+    Parameters
+    ----------
+    fit
+        Of either engine, with Gaussian noise and normal or flat priors of coefficients.
+    draws
+        Number of posterior draws of the hyperparameters, evenly spaced.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (draw,).
+
+    Raises
+    ------
+    FitError
+        The effects of this model cannot be integrated out exactly.
+    """
+    import jax
+
+    from spatialclusters.collapsed.density import log_marginal_likelihood
+    from spatialclusters.collapsed.hyperparameters import theta_of
+    from spatialclusters.collapsed.problem import mixed_model, why_not_collapsed
+    from spatialclusters.collapsed.statistics import lay_out, statistics
+
+    reason = why_not_collapsed(fit.spec)
+    if reason is not None:
+        msg = f"marginal likelihood: got a model whose effects cannot be integrated out: {reason}."
+        raise FitError(msg + " Use conditional_log_likelihood.")
+    jax.config.update("jax_enable_x64", True)
+    design = fit.design
+    layout = lay_out(mixed_model(fit.spec, design))
+    sums = jax.tree_util.tree_map(jax.numpy.asarray, statistics(layout, design.y))
+    density = jax.jit(
+        lambda values: log_marginal_likelihood(layout, sums, theta_of(design, values))
+    )
+    return np.array([float(density(_theta(fit, p))) for p in thinned(fit, draws)])
+
+
+def _theta(fit: Fit, parameters: Mapping[str, np.ndarray]) -> list[Any]:
+    """Return noise by class and the root of every group that is not fixed, from one draw."""
+    from spatialclusters.collapsed.problem import column_factors
+    from spatialclusters.model import noise_classes
+
+    classes, labels = noise_classes(fit.spec, fit.design)
+    sigma = np.zeros(len(labels))
+    sigma[classes] = noise_scale(fit.spec, fit.design, parameters)
+    roots = []
+    for group in fit.design.groups:
+        if group.effect == "fixed":
+            continue
+        sds = parameters[f"sd({group.name})"] * column_factors(fit.design, group)
+        correlation = np.eye(len(sds))
+        if len(sds) > 1:
+            lower = np.tril_indices(len(sds), -1)
+            correlation[lower] = correlation.T[lower] = parameters[f"cor({group.name})"]
+        roots.append(sds[:, None] * np.linalg.cholesky(correlation))
+    return [sigma, *roots]
