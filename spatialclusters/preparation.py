@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from spatialclusters.collapsed.mode import WarmStart
 from spatialclusters.design import Design
 from spatialclusters.exported import (
     PROGRAM,
@@ -24,7 +25,7 @@ from spatialclusters.exported import (
     write_data,
 )
 from spatialclusters.files import write_arrays
-from spatialclusters.program import Target, WarmStart, build_target, make_program
+from spatialclusters.program import Target, build_target, make_program
 from spatialclusters.spec import ModelSpec, parse_spec
 
 __all__ = ["PREPARED", "prepare"]
@@ -48,7 +49,7 @@ def prepare(folder: Path) -> None:
     warm = _warm_start(target, program_folder, design.y, settings["seed"])
     if warm is not None:
         data = target.prepare(design.y, warm)
-        found |= {"mode": warm.mode, "root": warm.root, "pareto k": np.array(warm.pareto_k)}
+        found |= warm._asdict()
     program = make_program(target, settings, warm)
     energy = jax.eval_shape(program.gradient, z, data)
     state = jax.eval_shape(program.init, key, z, *energy)

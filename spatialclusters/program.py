@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from spatialclusters.collapsed.mode import WarmStart, find_warm_start, stretch
 from spatialclusters.design import Design
 from spatialclusters.model import build_model
 from spatialclusters.spec import ModelSpec
 
-__all__ = ["Program", "Target", "WarmStart", "build_target", "make_program"]
+__all__ = ["Program", "Target", "build_target", "make_program"]
 
 WARM_UP_DEPTH: Final = 7
 """At most 127 leapfrog steps an iteration while tuning."""
@@ -26,33 +27,13 @@ WARM_UP_DEPTH: Final = 7
 PARETO_DRAWS: Final = 400
 """Proposals behind the Pareto k of the warm start."""
 
-PARETO_GOOD: Final = 0.7
-"""Below this Pareto k the coordinates of the warm start need no further adaptation."""
-
-SHORT_ACCEPT: Final = 0.65
+SHORT_ACCEPT: Final = 0.55
 SHORT_DEPTH: Final = 2
 """In coordinates that are about standard normal, three long steps cross the posterior:
 half the cost of a whole turn, and better tails (seven steps of half the length make
 means antithetic and leave squares behind)."""
 
 _DROPPED = ("raw(", "root(", "fixed(", "nu - 2", "noise")
-
-
-@dataclass(frozen=True, eq=False)
-class WarmStart:
-    """Mode and root of the covariance there, in unconstrained hyperparameters.
-
-    ``pareto_k`` says how far from normal the posterior is.
-    """
-
-    mode: np.ndarray
-    root: np.ndarray
-    pareto_k: float
-
-    @property
-    def good(self) -> bool:
-        """Whether the posterior is about normal in these coordinates."""
-        return self.pareto_k < PARETO_GOOD
 
 
 @dataclass(frozen=True)
@@ -274,7 +255,6 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
 
     from spatialclusters.collapsed.density import log_marginal_likelihood
     from spatialclusters.collapsed.hyperparameters import hyperparameter_model, theta_of
-    from spatialclusters.collapsed.mode import laplace, pareto_k
     from spatialclusters.collapsed.problem import mixed_model
     from spatialclusters.collapsed.recovery import recover
     from spatialclusters.collapsed.statistics import lay_out, statistics
@@ -294,29 +274,36 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
     )
     n_theta = len(theta_values)
 
+    tails = _tails(model)
+
     def prepare(y: np.ndarray, warm: WarmStart | None) -> Any:
-        d = len(origin)
-        mode, root = (np.zeros(d), np.eye(d)) if warm is None else (warm.mode, warm.root)
-        return jax.tree_util.tree_map(jax.numpy.asarray, (statistics(layout, y), mode, root))
+        data = (statistics(layout, y), warm or WarmStart.identity(len(origin)))
+        return jax.tree_util.tree_map(jax.numpy.asarray, data)
 
     def potential(z: Any, data: Any) -> Any:
-        sums, mode, root = data
-        prior, _, *values = evaluate(mode + root @ z)
-        return -prior - log_marginal_likelihood(layout, sums, theta_of(design, values[:n_theta]))
+        sums, warm = data
+        point, log_jacobian = stretch(z, warm)
+        prior, _, *values = evaluate(point)
+        likelihood = log_marginal_likelihood(layout, sums, theta_of(design, values[:n_theta]))
+        return -(prior + likelihood + log_jacobian)
 
     def warm_up(gradient: Callable[[Any, Any], Any], y: np.ndarray, seed: int) -> WarmStart:
-        data = prepare(y, None)
-        found = laplace(lambda x: gradient(x, data), origin)
-        k = pareto_k(lambda x: gradient(x, data)[0], found, draws=PARETO_DRAWS, seed=seed)
-        return WarmStart(found.mode, found.root, k)
+        sums, _ = prepare(y, None)
+        return find_warm_start(
+            lambda z, warm: gradient(z, (sums, jax.tree_util.tree_map(jax.numpy.asarray, warm))),
+            origin,
+            tails,
+            draws=PARETO_DRAWS,
+            seed=seed,
+        )
 
     def start(key: Any) -> Any:
         # wider than the posterior, so that chains that agree have come from different places
         return 1.5 * jax.random.normal(key, origin.shape)
 
     def values(z: Any, key: Any, data: Any) -> dict[str, Any]:
-        sums, mode, root = data
-        _, log_prior, *values = evaluate(mode + root @ z)
+        sums, warm = data
+        _, log_prior, *values = evaluate(stretch(z, warm)[0])
         recovered = recover(layout, sums, theta_of(design, values[:n_theta]), key)
         posterior = {v.name: x for v, x in zip(kept, values[n_theta:], strict=True)}
         posterior |= raw_values(spec, design, recovered.draw)
@@ -326,6 +313,19 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
         return {f"{kind} {n}": x for kind, group in kinds.items() for n, x in group.items()}
 
     return Target(prepare, potential, start, values, warm_up)
+
+
+def _tails(model: Any) -> np.ndarray:
+    """Tell the coordinates of a model's vector: 1 logarithms, 2 log odds, 0 others."""
+    from pymc.distributions.transforms import Interval, LogOddsTransform, LogTransform
+
+    kinds = {LogTransform: 1, LogOddsTransform: 2, Interval: 2}
+    point, out = model.initial_point(), []
+    for variable in model.value_vars:
+        transform = model.rvs_to_transforms[model.values_to_rvs[variable]]
+        kind = kinds.get(type(transform), 0)
+        out.append(np.full(np.size(point[variable.name]), kind))
+    return np.concatenate(out) if out else np.empty(0, dtype=int)
 
 
 def _on_a_vector(

@@ -70,7 +70,7 @@ def fit(
         the same posterior, much faster, for Gaussian noise and normal priors of
         coefficients. ``"full"`` samples everything. ``"auto"`` is collapsed where possible.
     chains, tune, draws
-        Number of chains, and iterations of each: by default 300 + 1,000 collapsed,
+        Number of chains, and iterations of each: by default 300 + 1,500 collapsed,
         1,000 + 2,000 full.
     checkpoint
         Folder for checkpoints, left in place so that nothing is lost before the
@@ -132,7 +132,7 @@ def choose_settings(
         msg = f"engine collapsed: got a model that cannot be collapsed: {reason}. Use engine full."
         raise SamplingError(msg)
     chosen = engine if engine != "auto" else "full" if reason else "collapsed"
-    default_tune, default_draws = (300, 1000) if chosen == "collapsed" else (1000, 2000)
+    default_tune, default_draws = (300, 1500) if chosen == "collapsed" else (1000, 2000)
     return Settings(
         seed=seed,
         chains=chains,

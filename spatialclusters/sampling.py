@@ -270,8 +270,8 @@ def _collect(folder: Path, settings: Settings) -> Sampled:
         timings["recovery_cpu_seconds"].append(recovery)
     found = read_arrays(folder / PREPARED)
     timings["preparation_cpu_seconds"] = float(found["cpu seconds"])
-    if "pareto k" in found:
-        timings["pareto_k"] = float(found["pareto k"])
+    if "pareto_k" in found:
+        timings["pareto_k"] = float(found["pareto_k"])
     stacked = {
         kind: {name: np.stack(chains) for name, chains in values.items()}
         for kind, values in kinds.items()

@@ -4,16 +4,117 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-__all__ = ["Laplace", "laplace", "pareto_k"]
+__all__ = ["Laplace", "WarmStart", "find_warm_start", "importance", "laplace", "stretch"]
+
+PARETO_GOOD: Final = 1.0
+"""Below this the importance ratios have a mean, and moments can be corrected with them."""
+
+WIDEST: Final = 3.0
+"""Standard deviations are corrected by at most this factor, up or down."""
+
+WIDE_ENOUGH: Final = 0.05
+"""A logarithm known better than this is as good as normal."""
 
 _STEP = 1e-3
 """Of central differences of the gradient, about the fourth root of its rounding error."""
+
+
+class WarmStart(NamedTuple):
+    r"""Coordinates z in which a posterior is about standard normal.
+
+    ``u = mode + root z``; an unconstrained hyperparameter is u itself where ``side`` is 0,
+    and otherwise ``side (log scale + log softplus(u))``: a standard deviation, or the odds
+    of a share, is ``scale softplus(u)`` (or its inverse), so it is about linear in u where
+    its posterior is about normal and still cannot become negative. Logarithms of
+    quantities that may be zero have long tails instead, in which NUTS takes small steps.
+
+    Attributes
+    ----------
+    mode, root
+        Mode and root of the covariance there, (d,) and (d, d).
+    scale, side
+        Of the d coordinates.
+    pareto_k
+        How far from normal the posterior is in z.
+    """
+
+    mode: Any
+    root: Any
+    scale: Any
+    side: Any
+    pareto_k: Any
+
+    @classmethod
+    def identity(cls, d: int) -> WarmStart:
+        """Return coordinates that are the unconstrained hyperparameters themselves."""
+        return cls(np.zeros(d), np.eye(d), np.ones(d), np.zeros(d), np.array(np.nan))
+
+    @property
+    def good(self) -> bool:
+        """Whether NUTS needs no further adaptation in these coordinates."""
+        return bool(self.pareto_k < PARETO_GOOD)
+
+
+def stretch(z: Any, warm: WarmStart) -> tuple[Any, Any]:
+    """Return the unconstrained hyperparameters at z, and the log Jacobian up to a constant."""
+    import jax
+    import jax.numpy as jnp
+
+    u = warm.mode + warm.root @ z
+    # far to the left softplus is the exponential function, and its logarithm is u
+    low = u < -30.0
+    log_softplus = jnp.where(low, u, jnp.log(jax.nn.softplus(jnp.where(low, 0.0, u))))
+    stretched = warm.side * (jnp.log(warm.scale) + log_softplus)
+    log_slope = jax.nn.log_sigmoid(u) - log_softplus
+    free = warm.side == 0.0
+    return jnp.where(free, u, stretched), jnp.sum(jnp.where(free, 0.0, log_slope))
+
+
+def find_warm_start(
+    gradient: Callable[[np.ndarray, WarmStart], tuple[Any, Any]],
+    origin: np.ndarray,
+    tails: np.ndarray,
+    *,
+    draws: int,
+    seed: int,
+) -> WarmStart:
+    """Find the mode, choose coordinates by what is known there, and find it again in them.
+
+    Parameters
+    ----------
+    gradient
+        Minus the log density at z in the coordinates of a warm start, and its gradient.
+    origin
+        Where the search begins, (d,).
+    tails
+        1 for logarithms, 2 for log odds, 0 for other coordinates.
+    draws, seed
+        Of the importance sampling that judges the result.
+    """
+    plain = WarmStart.identity(len(origin))
+    first = laplace(lambda x: gradient(x, plain), origin)
+    sd = np.sqrt((first.root**2).sum(axis=1))
+    # of a share the odds that are small: those of its complement where it is above one half
+    side = np.select([tails == 1, tails == 2], [1.0, -np.sign(first.mode)], 0.0)
+    side = np.where(sd > WIDE_ENOUGH, side, 0.0)
+    scale = np.where(side == 0.0, 1.0, sd * np.exp(side * first.mode))
+    shaped = plain._replace(scale=scale, side=side)
+    # softplus(u) = 1 / sd
+    start = np.where(side == 0.0, first.mode, 1.0 / sd + np.log(-np.expm1(-1.0 / sd)))
+    second = laplace(lambda x: gradient(x, shaped), start)
+    z, weights, k = importance(lambda x: gradient(x, shaped)[0], second, draws=draws, seed=seed)
+    if k < PARETO_GOOD:
+        # curvature at the mode tells little of a skewed posterior's width: weighted draws do
+        center = weights @ z
+        width = np.clip(np.sqrt(weights @ (z - center) ** 2), 1.0 / WIDEST, WIDEST)
+        second = Laplace(second.mode + second.root @ center, second.root * width)
+    return shaped._replace(mode=second.mode, root=second.root, pareto_k=np.array(k))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,21 +157,28 @@ def laplace(
     return Laplace(mode, vectors / np.sqrt(np.maximum(values, 1.0)))
 
 
-def pareto_k(
+def importance(
     potential: Callable[[np.ndarray], Any], approximation: Laplace, *, draws: int, seed: int
-) -> float:
-    r"""Return the shape of the importance ratios' tail: the Laplace fit's error bar.
+) -> tuple[np.ndarray, np.ndarray, float]:
+    r"""Weigh draws from around a mode by the density: a second opinion on the posterior.
 
-    Below 0.7 importance sampling from the approximation would do; above, the posterior
-    is not normal and NUTS is needed. Proposals are multivariate t with 7 degrees of
-    freedom, so that the tails of the ratios are those of the posterior.
+    Proposals are multivariate t with 7 degrees of freedom, so that the tails of the ratios
+    are those of the posterior; weights are Pareto smoothed.
 
     Parameters
     ----------
     potential
         Minus the log density at a point of shape (d,).
+    approximation
+        Mode and root of the proposals.
     draws, seed
         Number of proposals and their seed.
+
+    Returns
+    -------
+    tuple
+        Proposals in units of the approximation, (draws, d); weights that sum to one; the
+        Pareto k of the ratios. Below 0.7 importance sampling would do by itself.
 
     References
     ----------
@@ -85,5 +193,6 @@ def pareto_k(
     points = approximation.mode + z @ approximation.root.T
     # written for leave-one-out, psislw takes the negative of the log ratios
     negative = np.array([float(potential(point)) for point in points]) + proposal
-    _, shape = array_stats.psislw(np.where(np.isfinite(negative), negative, 1e300))
-    return float(shape)
+    log_weights, k = array_stats.psislw(np.where(np.isfinite(negative), negative, 1e300))
+    weights = np.exp(log_weights - log_weights.max())
+    return z, weights / weights.sum(), float(k)

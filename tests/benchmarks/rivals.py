@@ -121,11 +121,6 @@ def collapsed_short_warm(problem: Problem, seed: int, folder: Path, budget: Budg
     )
 
 
-def collapsed_long(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
-    """Five times the default length: what start-up costs shrinks beside it."""
-    return _collapsed(problem, seed, folder, budget, folder / "jax", draws=5000)
-
-
 def _collapsed(
     problem: Problem, seed: int, folder: Path, budget: Budget, cache: Path, **lengths: int
 ) -> Run:
@@ -199,7 +194,6 @@ RIVALS: dict[str, Callable[[Problem, int, Path, Budget], Run]] = {
     "collapsed-warm": collapsed_warm,
     "collapsed-short": collapsed_short,
     "collapsed-short-warm": collapsed_short_warm,
-    "collapsed-long": collapsed_long,
 }
 
 _LMER = """

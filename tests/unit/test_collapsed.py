@@ -19,7 +19,14 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp  # noqa: E402
 
 from spatialclusters.collapsed.density import Theta, log_marginal_likelihood  # noqa: E402
-from spatialclusters.collapsed.mode import Laplace, laplace, pareto_k  # noqa: E402
+from spatialclusters.collapsed.mode import (  # noqa
+    Laplace,
+    WarmStart,
+    find_warm_start,
+    importance,
+    laplace,
+    stretch,
+)
 from spatialclusters.collapsed.plan import Factor  # noqa: E402
 from spatialclusters.collapsed.recovery import recover  # noqa: E402
 from spatialclusters.collapsed.statistics import Problem, lay_out, statistics  # noqa: E402
@@ -275,6 +282,54 @@ def test_laplace_of_a_normal_is_the_normal_and_pareto_k_tells_a_bad_one():
     found = laplace(lambda x: (potential(x), precision @ (x - center)), np.zeros(4))
     np.testing.assert_allclose(found.mode, center, atol=1e-3)
     np.testing.assert_allclose(found.root @ found.root.T @ precision, np.eye(4), atol=1e-6)
-    assert pareto_k(potential, found, draws=1000, seed=1) < 0.3
+    z, weights, k = importance(potential, found, draws=4000, seed=1)
+    assert k < 0.3
+    assert weights.sum() == pytest.approx(1.0, rel=EXACT)
+    # weighted draws have the moments of the standard normal, within 5 standard errors
+    error = 5.0 / np.sqrt(4000 / 2)
+    np.testing.assert_allclose(weights @ z, 0.0, atol=error)
+    np.testing.assert_allclose(z.T @ (weights[:, None] * z), np.eye(4), atol=2.0 * error)
     narrow = Laplace(found.mode, found.root / 5.0)
-    assert pareto_k(potential, narrow, draws=1000, seed=1) > 0.7
+    assert importance(potential, narrow, draws=1000, seed=1)[2] > 0.7
+
+
+def test_stretched_coordinates_have_their_jacobian():
+    """Of a standard deviation, a share above and below one half, and a free coordinate."""
+    rng = np.random.default_rng(2)
+    warm = WarmStart(
+        rng.normal(size=4), np.tril(rng.normal(size=(4, 4))) + 2.0 * np.eye(4),
+        np.array([0.3, 2.0, 0.5, 1.0]), np.array([1.0, -1.0, 1.0, 0.0]), np.array(0.1),
+    )  # fmt: skip
+    for z in (rng.normal(size=4), np.full(4, -40.0), np.full(4, 60.0)):
+        point, log_jacobian = stretch(z, warm)
+        jacobian = jax.jacfwd(lambda x: stretch(x, warm)[0])(jnp.asarray(z))
+        expected = np.linalg.slogdet(np.asarray(jacobian))[1] - np.linalg.slogdet(warm.root)[1]
+        assert float(log_jacobian) == pytest.approx(expected, rel=1e-9)
+        assert np.isfinite(point).all()
+
+
+def test_a_warm_start_makes_a_skewed_posterior_standard():
+    """Logarithm of a truncated normal sd, log odds of a share near one, and a normal."""
+
+    def potential(x):
+        sd, share = jnp.exp(x[0]), jax.nn.sigmoid(x[1])
+        value = 0.5 * ((sd - 0.6) / 0.35) ** 2 + 0.5 * ((1.0 - share) / 0.01) ** 2
+        value += 0.5 * (x[2] - 3.0) ** 2 / 4.0
+        return value - x[0] - jax.nn.log_sigmoid(x[1]) - jax.nn.log_sigmoid(-x[1])
+
+    def gradient(z, warm):
+        def moved(z):
+            point, log_jacobian = stretch(z, warm)
+            return potential(point) - log_jacobian
+
+        return jax.value_and_grad(moved)(jnp.asarray(z))
+
+    found = find_warm_start(gradient, np.zeros(3), np.array([1, 2, 0]), draws=2000, seed=1)
+    assert found.good
+    np.testing.assert_array_equal(found.side, [1.0, -1.0, 0.0])
+    z, weights, k = importance(
+        lambda z: gradient(z, found)[0], Laplace(np.zeros(3), np.eye(3)), draws=2000, seed=2
+    )
+    assert k < 0.5
+    np.testing.assert_allclose(weights @ z, 0.0, atol=0.25)
+    np.testing.assert_allclose(weights @ z**2, 1.0, atol=0.35)
