@@ -133,7 +133,7 @@ noise by size, cells without a number count as zero in sums; 4 chains of 300 + 1
 {pd.DataFrame(rows).to_markdown(index=False, floatfmt=".1f")}
 
 CPU seconds include compilation with a cold or warm cache as it came; MB is the largest memory of
-all processes together that they do not share.
+all processes together that they do not share (below the first row, earlier fits included).
 
 Posterior mean (standard deviation), by treatment of industry and region:
 
