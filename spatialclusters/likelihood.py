@@ -98,8 +98,9 @@ def marginal_log_likelihood(fit: Fit, *, draws: int = 200) -> np.ndarray:
 
     from spatialclusters.collapsed.density import log_marginal_likelihood
     from spatialclusters.collapsed.hyperparameters import theta_of
+    from spatialclusters.collapsed.layout import lay_out
     from spatialclusters.collapsed.problem import mixed_model, why_not_collapsed
-    from spatialclusters.collapsed.statistics import lay_out, statistics
+    from spatialclusters.collapsed.statistics import statistics
 
     reason = why_not_collapsed(fit.spec)
     if reason is not None:

@@ -255,9 +255,10 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
 
     from spatialclusters.collapsed.density import log_marginal_likelihood
     from spatialclusters.collapsed.hyperparameters import hyperparameter_model, theta_of
+    from spatialclusters.collapsed.layout import lay_out
     from spatialclusters.collapsed.problem import mixed_model
     from spatialclusters.collapsed.recovery import recover
-    from spatialclusters.collapsed.statistics import lay_out, statistics
+    from spatialclusters.collapsed.statistics import statistics
     from spatialclusters.collapsed.units import raw_moments, raw_values
 
     layout = lay_out(mixed_model(spec, design))

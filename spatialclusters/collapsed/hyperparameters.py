@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialclusters.collapsed.density import Theta, log_marginal_likelihood
+from spatialclusters.collapsed.density import log_marginal_likelihood
+from spatialclusters.collapsed.layout import Theta, lay_out
 from spatialclusters.collapsed.problem import column_factors, mixed_model
-from spatialclusters.collapsed.statistics import lay_out, statistics
+from spatialclusters.collapsed.statistics import statistics
 from spatialclusters.design import Design
 from spatialclusters.model import (
     WIDE,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from spatialclusters.collapsed.layout import Problem
 from spatialclusters.collapsed.plan import Factor
-from spatialclusters.collapsed.statistics import Problem
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.model import group_columns, model_priors, noise_classes
 from spatialclusters.spec import ModelSpec

@@ -9,14 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatialclusters.collapsed.density import (
-    Theta,
-    cell_sums,
-    log_likelihood,
-    normal_equations,
-)
+from spatialclusters.collapsed.cells import cell_sums
+from spatialclusters.collapsed.density import log_likelihood, normal_equations
 from spatialclusters.collapsed.elimination import Factors, factorize
-from spatialclusters.collapsed.statistics import Layout
+from spatialclusters.collapsed.layout import Layout, Theta
 
 __all__ = ["Recovered", "Values", "recover"]
 

@@ -1,221 +1,22 @@
 """Sums over rows that are all the likelihood needs, laid out for batched algebra.
 
-Blocks of similar width share a *bucket*: arrays padded to the widest block in it. Sums
-are linear in the weights ``1 / sigma_h**2`` of the noise classes h: with one class they
-are plain arrays, with several they are kept by class, as :class:`ByClass` where most
-entries belong to a single class.
+Sums are linear in the weights ``1 / sigma_h**2`` of the noise classes h: with one class
+they are plain arrays, with several they are kept by class, as
+:class:`~spatialclusters.collapsed.layout.ByClass` where most entries belong to a single one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from spatialclusters.collapsed.plan import Factor, Plan, make_plan
+from spatialclusters.collapsed.layout import Bucket, ByClass, Layout
+from spatialclusters.collapsed.plan import Factor
 
-__all__ = ["Bucket", "ByClass", "Layout", "Problem", "lay_out", "statistics"]
-
-_MAX_BUCKETS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A Gaussian linear mixed model over N rows, in whitened coefficients.
-
-    ``y = shift + X u + sum_f Z_f b_f + noise`` with ``u ~ N(0, 1)`` where ``proper`` and
-    flat elsewhere: columns of X are multiplied by prior standard deviations, and
-    ``shift`` is the mean at prior means. ``classes`` is the noise class of every row.
-    """
-
-    X: np.ndarray
-    shift: np.ndarray
-    proper: np.ndarray
-    factors: tuple[Factor, ...]
-    classes: np.ndarray
-    n_classes: int
-
-
-class ByClass(NamedTuple):
-    """Entries of an array by noise class: add ``value * weight[noise]`` at ``index``."""
-
-    index: Any
-    noise: Any
-    value: Any
-
-
-@dataclass(frozen=True, eq=False)
-class Bucket:
-    """Blocks that share padded arrays.
-
-    ``present``, (blocks, most levels of a block) for each local factor, tells which of
-    the padded levels exist; ``cells`` is the number of slots for cells; ``aligned`` tells
-    for each outer factor whether cells stand at the slot of their level.
-    """
-
-    blocks: np.ndarray
-    present: tuple[np.ndarray, ...]
-    width: int
-    cells: int
-    aligned: tuple[bool, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """Where every level of every factor stands; nothing here depends on the response.
-
-    ``place`` holds for each local factor bucket, slot and position of each level (-1
-    where a level has no row); ``cell_place`` bucket, slot and cell slot of each cell.
-    """
-
-    problem: Problem
-    plan: Plan
-    buckets: tuple[Bucket, ...]
-    place: dict[int, np.ndarray]
-    cell_place: np.ndarray
-    row_place: np.ndarray
-
-    @property
-    def local(self) -> tuple[Factor, ...]:
-        """Factors in blocks."""
-        return tuple(self.problem.factors[f] for f in self.plan.local)
-
-    @property
-    def outer(self) -> tuple[Factor, ...]:
-        """Factors in the dense block."""
-        return tuple(self.problem.factors[f] for f in self.plan.outer)
-
-    @property
-    def constrained(self) -> tuple[Factor, ...]:
-        """Factors whose effects sum to zero, in the order of the constraint columns."""
-        return tuple(f for f in self.problem.factors if f.fixed)
-
-    @property
-    def n_columns(self) -> int:
-        """Number of coefficients, the intercept included."""
-        return int(self.problem.X.shape[1])
-
-    @property
-    def local_width(self) -> int:
-        """Number of places for local effects, padding included."""
-        return sum(len(bucket.blocks) * bucket.width for bucket in self.buckets)
-
-    @property
-    def dense_width(self) -> int:
-        """Number of unknowns in the dense block that is eliminated last."""
-        last = self.local_width if self.plan.outer_first else self.outer_width
-        return self.n_columns + last
-
-    @property
-    def outer_width(self) -> int:
-        """Number of outer effects."""
-        return sum(f.n_levels * f.width for f in self.outer)
-
-
-def lay_out(problem: Problem, plan: Plan | None = None) -> Layout:
-    """Give every level its place, by default in the cheapest plan."""
-    plan = plan or make_plan(problem.factors, problem.X.shape[1] + 1)
-    factors = problem.factors
-    n_blocks = int(plan.block.max()) + 1 if len(plan.block) else 0
-    owner = {f: _owner(factors[f], plan.block) for f in plan.local}
-    counts = np.array(
-        [np.bincount(owner[f][owner[f] >= 0], minlength=n_blocks) for f in plan.local], dtype=int
-    ).reshape(len(plan.local), n_blocks)
-    widths = np.array([factors[f].width for f in plan.local], dtype=int)
-    parts = _cut(widths @ counts) if n_blocks else []
-    slot_of = np.zeros((n_blocks, 2), dtype=int)
-    for k, part in enumerate(parts):
-        slot_of[part] = np.column_stack([np.full(len(part), k), np.arange(len(part))])
-    place = {}
-    for f in plan.local:
-        known = np.maximum(owner[f], 0)
-        place[f] = np.column_stack([slot_of[known], _ranks(owner[f])])
-        place[f][owner[f] < 0] = -1
-    cell_place, slots, aligned = _place_cells(problem, plan, slot_of, parts)
-    buckets = tuple(
-        Bucket(
-            part,
-            tuple(np.arange(c[part].max()) < c[part][:, None] for c in counts),
-            int(widths @ counts[:, part].max(axis=1)) if len(widths) else 0,
-            slots[k],
-            aligned[k],
-        )
-        for k, part in enumerate(parts)
-    )
-    row_place = slot_of[plan.block] if n_blocks else np.zeros((0, 2), dtype=int)
-    return Layout(problem, plan, buckets, place, cell_place, row_place)
-
-
-def _owner(factor: Factor, block: np.ndarray) -> np.ndarray:
-    """Return the block of every level, -1 for levels without rows."""
-    owner = np.full(factor.n_levels, -1)
-    owner[factor.codes] = block
-    return owner
-
-
-def _ranks(owner: np.ndarray) -> np.ndarray:
-    """Return the place of each level among those of its block, from 0."""
-    order = np.argsort(owner, kind="stable")
-    sorted_owner = owner[order]
-    first = np.searchsorted(sorted_owner, sorted_owner)
-    ranks = np.empty(len(owner), dtype=int)
-    ranks[order] = np.arange(len(owner)) - first
-    return ranks
-
-
-def _cut(widths: np.ndarray) -> list[np.ndarray]:
-    """Cut the blocks, sorted by width, into buckets with the least padding."""
-    order = np.argsort(widths, kind="stable")
-    values, first = np.unique(widths[order], return_index=True)
-    ends = np.append(first[1:], len(order))
-    n = len(values)
-    most = min(_MAX_BUCKETS, n)
-    cost = np.full((most + 1, n + 1), np.inf)
-    cost[0, 0] = 0.0
-    back = np.zeros((most + 1, n + 1), dtype=int)
-    for k in range(1, most + 1):
-        for j in range(1, n + 1):
-            padded = values[j - 1] * (ends[j - 1] - first[:j])
-            options = cost[k - 1, :j] + padded
-            back[k, j] = int(np.argmin(options))
-            cost[k, j] = options[back[k, j]]
-    parts, j = [], n
-    for k in range(int(np.argmin(cost[:, n])), 0, -1):
-        i = back[k, j]
-        parts.append(order[first[i] : ends[j - 1]])
-        j = i
-    return parts[::-1]
-
-
-def _place_cells(
-    problem: Problem, plan: Plan, slot_of: np.ndarray, parts: Sequence[np.ndarray]
-) -> tuple[np.ndarray, list[int], list[tuple[bool, ...]]]:
-    """Give every cell a slot: that of its level of an outer factor where this wastes little."""
-    if plan.cell is None:
-        return np.zeros((0, 3), dtype=int), [0] * len(parts), [()] * len(parts)
-    cell = problem.factors[plan.cell]
-    owner = _owner(cell, plan.block)
-    known = np.maximum(owner, 0)
-    place = np.column_stack([slot_of[known], _ranks(owner)])
-    place[owner < 0] = -1
-    slots, aligned = [], []
-    for k in range(len(parts)):
-        inside = place[:, 0] == k
-        slots.append(int(place[inside, 2].max()) + 1)
-        flags = [False] * len(plan.outer)
-        for at, f in enumerate(plan.outer):
-            level = np.zeros(cell.n_levels, dtype=int)
-            level[cell.codes] = problem.factors[f].codes
-            n_levels = problem.factors[f].n_levels
-            pairs = place[inside, 1] * n_levels + level[inside]
-            if len(np.unique(pairs)) == len(pairs) and n_levels <= 4 * slots[k]:
-                place[inside, 2], slots[k], flags[at] = level[inside], n_levels, True
-                break
-        aligned.append(tuple(flags))
-    return place, slots, aligned
+__all__ = ["statistics"]
 
 
 def statistics(layout: Layout, y: np.ndarray) -> dict[str, Any]:

@@ -93,8 +93,9 @@ def measure(name: str) -> dict[str, Any]:
     from spatialclusters.collapsed.density import normal_equations
     from spatialclusters.collapsed.elimination import eliminate
     from spatialclusters.collapsed.hyperparameters import theta_of
+    from spatialclusters.collapsed.layout import lay_out
     from spatialclusters.collapsed.problem import mixed_model
-    from spatialclusters.collapsed.statistics import lay_out, statistics
+    from spatialclusters.collapsed.statistics import statistics
     from spatialclusters.program import build_target
 
     spec, design = CASES[name]()

@@ -15,9 +15,10 @@ import pytest
 jax = pytest.importorskip("jax")
 jax.config.update("jax_enable_x64", True)
 
-from spatialclusters.collapsed.density import Theta, log_marginal_likelihood  # noqa: E402
+from spatialclusters.collapsed.density import log_marginal_likelihood  # noqa: E402
+from spatialclusters.collapsed.layout import Problem, Theta, lay_out  # noqa: E402
 from spatialclusters.collapsed.plan import Factor  # noqa: E402
-from spatialclusters.collapsed.statistics import Problem, lay_out, statistics  # noqa: E402
+from spatialclusters.collapsed.statistics import statistics  # noqa: E402
 
 CRITERION = 1e-6
 NARROW = 1e-7  # of a coefficient of order 1 to 1,000

@@ -18,8 +18,9 @@ jax.config.update("jax_enable_x64", True)
 
 import jax.numpy as jnp  # noqa: E402
 
-from spatialclusters.collapsed.density import Theta, log_marginal_likelihood  # noqa: E402
-from spatialclusters.collapsed.mode import (  # noqa
+from spatialclusters.collapsed.density import log_marginal_likelihood  # noqa: E402
+from spatialclusters.collapsed.layout import Problem, Theta, lay_out  # noqa: E402
+from spatialclusters.collapsed.mode import (  # noqa: E402
     Laplace,
     WarmStart,
     find_warm_start,
@@ -29,7 +30,7 @@ from spatialclusters.collapsed.mode import (  # noqa
 )
 from spatialclusters.collapsed.plan import Factor  # noqa: E402
 from spatialclusters.collapsed.recovery import recover  # noqa: E402
-from spatialclusters.collapsed.statistics import Problem, lay_out, statistics  # noqa: E402
+from spatialclusters.collapsed.statistics import statistics  # noqa: E402
 
 EXACT = 1e-10
 GRADIENT = 1e-6
