@@ -27,11 +27,14 @@ WARM_UP_DEPTH: Final = 7
 PARETO_DRAWS: Final = 400
 """Proposals behind the Pareto k of the warm start."""
 
-SHORT_ACCEPT: Final = 0.55
 SHORT_DEPTH: Final = 2
 """In coordinates that are about standard normal, three long steps cross the posterior:
 half the cost of a whole turn, and better tails (seven steps of half the length make
 means antithetic and leave squares behind)."""
+
+SHORT_ACCEPT: Final = {1: 0.7, 8: 0.55}
+"""Acceptance that such trajectories aim at, from so many dimensions on: in a few dimensions
+a low rate means steps at the limit of stability."""
 
 _DROPPED = ("raw(", "root(", "fixed(", "nu - 2", "noise")
 
@@ -128,7 +131,9 @@ def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | 
         if warm is not None and warm.good:
             return NUTS(
                 potential_fn=potential,
-                target_accept_prob=SHORT_ACCEPT,
+                target_accept_prob=max(
+                    (d, rate) for d, rate in SHORT_ACCEPT.items() if d <= max(1, len(warm.mode))
+                )[1],
                 max_tree_depth=SHORT_DEPTH,
                 adapt_mass_matrix=False,
             )

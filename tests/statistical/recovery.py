@@ -109,7 +109,7 @@ def run(part: int, parts: int, datasets: int, seed: int, folder: Path) -> None:
             draws = {n.removeprefix("posterior "): v for n, v in arrays.items()}
             known, sampled = quantities(truth, design.terms), quantities(draws, design.terms)
             line = {"dataset": number, "seconds": time.perf_counter() - started}
-            line["pareto k"] = warm.pareto_k
+            line["pareto k"] = float(warm.pareto_k)
             line["diverging"] = int(arrays["stat diverging"].sum())
             line["rank"] = {n: float((sampled[n] < known[n]).mean()) for n in known}
             checks = {n: v.reshape(2, -1) for n, v in sampled.items()}  # halves of the chain
