@@ -22,6 +22,7 @@ __all__ = [
     "Exported",
     "chain_key",
     "export_function",
+    "is_exported",
     "load_function",
     "read_program",
     "write_data",
@@ -98,6 +99,11 @@ def write_data(folder: Path, data: Any, recorded: Sequence[str]) -> None:
     write_arrays(folder / _DATA, {str(i): leaf for i, leaf in enumerate(leaves)})
     manifest = json.dumps({"recorded": list(recorded)}).encode()
     replace_file(folder / _MANIFEST, lambda file: file.write(manifest))
+
+
+def is_exported(folder: Path) -> bool:
+    """Tell whether a whole program is in the folder: its manifest is written last."""
+    return (folder / _MANIFEST).is_file()
 
 
 def read_program(folder: Path) -> Exported:

@@ -14,6 +14,7 @@ import numpy as np
 
 from spatialclusters.design import Design
 from spatialclusters.errors import FitError
+from spatialclusters.model import noise_classes
 from spatialclusters.result import Fit
 from spatialclusters.simulation import expected_response, noise_scale, thinned
 
@@ -57,13 +58,15 @@ def conditional_log_likelihood_chunks(fit: Fit, *, draws: int = 200) -> Iterator
     from scipy import stats
 
     chosen, design = thinned(fit, draws), fit.design
+    classes, _ = noise_classes(fit.spec, design)
+    sigmas = [_class_sigma(fit, classes, parameters) for parameters in chosen]
     step = max(1, _CELLS // len(chosen))
     for start in range(0, design.n_rows, step):
         part = Design(design.data.isel(obs=slice(start, start + step)))
         rows = []
-        for parameters in chosen:
+        for parameters, sigma in zip(chosen, sigmas, strict=True):
             residual = part.y - expected_response(part, parameters)
-            scale = noise_scale(fit.spec, design, parameters)[start : start + step]
+            scale = sigma[classes[start : start + step]]
             if fit.spec.likelihood.family == "student-t":
                 rows.append(stats.t.logpdf(residual, float(parameters["nu"]), scale=scale))
             else:
@@ -111,19 +114,24 @@ def marginal_log_likelihood(fit: Fit, *, draws: int = 200) -> np.ndarray:
     layout = lay_out(mixed_model(fit.spec, design))
     sums = jax.tree_util.tree_map(jax.numpy.asarray, statistics(layout, design.y))
     density = jax.jit(
-        lambda values: log_marginal_likelihood(layout, sums, theta_of(design, values))
+        lambda values, sums: log_marginal_likelihood(layout, sums, theta_of(design, values))
     )
-    return np.array([float(density(_theta(fit, p))) for p in thinned(fit, draws)])
+    return np.array([float(density(_theta(fit, p), sums)) for p in thinned(fit, draws)])
+
+
+def _class_sigma(fit: Fit, classes: np.ndarray, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the standard deviation (or t scale) of every noise class."""
+    sigma = np.zeros(int(classes.max()) + 1)
+    sigma[classes] = noise_scale(fit.spec, fit.design, parameters)
+    return sigma
 
 
 def _theta(fit: Fit, parameters: Mapping[str, np.ndarray]) -> list[Any]:
     """Return noise by class and the root of every group that is not fixed, from one draw."""
     from spatialclusters.collapsed.problem import column_factors
-    from spatialclusters.model import noise_classes
 
-    classes, labels = noise_classes(fit.spec, fit.design)
-    sigma = np.zeros(len(labels))
-    sigma[classes] = noise_scale(fit.spec, fit.design, parameters)
+    classes, _ = noise_classes(fit.spec, fit.design)
+    sigma = _class_sigma(fit, classes, parameters)
     roots = []
     for group in fit.design.groups:
         if group.effect == "fixed":

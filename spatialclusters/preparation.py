@@ -20,18 +20,24 @@ from spatialclusters.exported import (
     PROGRAM,
     chain_key,
     export_function,
+    is_exported,
     load_function,
     read_program,
     write_data,
 )
 from spatialclusters.files import write_arrays
-from spatialclusters.program import Target, build_target, make_program
+from spatialclusters.program import Target, build_target, gradient_of, make_program
 from spatialclusters.spec import ModelSpec, parse_spec
 
-__all__ = ["PREPARED", "prepare"]
+__all__ = ["PREPARED", "is_prepared", "prepare"]
 
 PREPARED: Final = "prepared.npz"
 """File in a job's folder that says what preparing found and took."""
+
+
+def is_prepared(folder: Path) -> bool:
+    """Tell whether all that the chains load is there."""
+    return (folder / PREPARED).is_file() and is_exported(folder / PROGRAM)
 
 
 def prepare(folder: Path) -> None:
@@ -45,7 +51,7 @@ def prepare(folder: Path) -> None:
     found: dict[str, Any] = {}
     z = jax.eval_shape(target.start, key)
     data = target.prepare(design.y, None)
-    export_function(program_folder, "gradient", jax.value_and_grad(target.potential), z, data)
+    export_function(program_folder, "gradient", gradient_of(target), z, data)
     warm = _warm_start(target, program_folder, design.y, settings["seed"])
     if warm is not None:
         data = target.prepare(design.y, warm)

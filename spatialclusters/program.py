@@ -19,7 +19,7 @@ from spatialclusters.design import Design
 from spatialclusters.model import build_model
 from spatialclusters.spec import ModelSpec
 
-__all__ = ["Program", "Target", "build_target", "make_program"]
+__all__ = ["Program", "Target", "build_target", "gradient_of", "make_program"]
 
 WARM_UP_DEPTH: Final = 7
 """At most 127 leapfrog steps an iteration while tuning."""
@@ -111,6 +111,13 @@ def build_target(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -
     return _full(spec, design, settings["jitter"])
 
 
+def gradient_of(target: Target) -> Callable[[Any, Any], Any]:
+    """Return the function of (z, data) to the potential energy and its gradient."""
+    import jax
+
+    return jax.value_and_grad(target.potential)  # type: ignore[no-any-return]
+
+
 def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | None) -> Program:
     """Compile NUTS for a target.
 
@@ -160,10 +167,11 @@ def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | 
     def record(state: Any, key: Any, data: Any) -> dict[str, Any]:
         # a state's place in its chain makes its key, so blocks of any length draw the same
         values = target.values(state.z, jax.random.fold_in(key, state.i), data)
-        return values | _statistics(state)
+        # what the target knows better holds: its lp does not depend on its coordinates
+        return _statistics(state) | values
 
     return Program(
-        jax.jit(jax.value_and_grad(target.potential)),
+        jax.jit(gradient_of(target)),
         jax.jit(lambda key: target.start(jax.random.split(key)[0])),
         jax.jit(init),
         jax.jit(step),
@@ -309,12 +317,16 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
 
     def values(z: Any, key: Any, data: Any) -> dict[str, Any]:
         sums, warm = data
-        _, log_prior, *values = evaluate(stretch(z, warm)[0])
+        density, log_prior, *values = evaluate(stretch(z, warm)[0])
         recovered = recover(layout, sums, theta_of(design, values[:n_theta]), key)
         posterior = {v.name: x for v, x in zip(kept, values[n_theta:], strict=True)}
         posterior |= raw_values(spec, design, recovered.draw)
         means, variances = raw_moments(spec, design, recovered)
-        stats = {"log_prior": log_prior, "marginal_log_likelihood": recovered.log_likelihood}
+        stats = {
+            "lp": density + recovered.log_likelihood,
+            "log_prior": log_prior,
+            "marginal_log_likelihood": recovered.log_likelihood,
+        }
         kinds = {"posterior": posterior, "mean": means, "variance": variances, "stat": stats}
         return {f"{kind} {n}": x for kind, group in kinds.items() for n, x in group.items()}
 

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from spatialclusters._version import __version__
 from spatialclusters.chain import BLOCK, block_files
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
 from spatialclusters.files import read_arrays, replace_file
-from spatialclusters.preparation import PREPARED
+from spatialclusters.preparation import PREPARED, is_prepared
 from spatialclusters.spec import ModelSpec, spec_to_toml
 
 __all__ = ["Sampled", "Settings", "sample"]
@@ -54,9 +55,11 @@ class Settings:
     chains, tune, draws
         Number of chains, and iterations of each.
     target_accept
-        NUTS acceptance rate aimed at while tuning.
+        NUTS acceptance rate aimed at while tuning; after a good warm start of the collapsed
+        engine that of :data:`spatialclusters.program.SHORT_ACCEPT` holds instead.
     max_tree_depth
-        At most ``2**max_tree_depth - 1`` leapfrog steps an iteration.
+        At most ``2**max_tree_depth - 1`` leapfrog steps an iteration; after a good warm
+        start three.
     jitter
         Half-width of the uniform noise around the full engine's start, unconstrained scale.
     engine
@@ -139,7 +142,7 @@ def sample(
     _prepare(spec, design, settings, folder, resume=resume)
     started = time.perf_counter()
     waiting = list(range(settings.chains))
-    if not (folder / PREPARED).is_file():
+    if not is_prepared(folder):
         _prepare_chains(folder, shown=progress)
     running: dict[int, subprocess.Popen[bytes]] = {}
     limit = min(cores or os.cpu_count() or 1, settings.chains)
@@ -169,6 +172,7 @@ def _prepare(
 ) -> None:
     """Write the job, or check that the one that is there is the same."""
     job = {
+        "version": __version__,
         "settings": asdict(settings),
         "model": hashlib.sha256(spec_to_toml(spec).encode()).hexdigest(),
         "design": design.digest,
@@ -209,6 +213,7 @@ def _prepare_chains(folder: Path, *, shown: bool) -> None:
             process.wait()
         finally:
             process.terminate()
+            process.wait()
     _check_exit(process, folder, "preparation")
 
 

@@ -42,7 +42,7 @@ def eliminate(size: int, blocks: tuple[Any, ...], cross: tuple[Any, ...], dense:
 
 
 class Factors(NamedTuple):
-    """Factors of an elimination: inverse roots of K, ``T = L_K^-1 B``, root of A, and A^-1 R."""
+    """Factors of an elimination: inverse roots of K, ``T = L_K^-1 B``, root L of A, and L^-1 R."""
 
     inverses: tuple[Any, ...]
     whitened: tuple[Any, ...]

@@ -10,10 +10,19 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-__all__ = ["Laplace", "WarmStart", "find_warm_start", "importance", "laplace", "stretch"]
+__all__ = [
+    "PARETO_GOOD",
+    "Laplace",
+    "WarmStart",
+    "find_warm_start",
+    "importance",
+    "laplace",
+    "stretch",
+]
 
 PARETO_GOOD: Final = 1.0
-"""Below this the importance ratios have a mean, and moments can be corrected with them."""
+"""Below this the importance ratios have a mean. Their product with a square may have none
+above 0.7, and corrections of widths by them are rough: hence their limit."""
 
 WIDEST: Final = 3.0
 """Standard deviations are corrected by at most this factor, up or down."""
@@ -193,6 +202,9 @@ def importance(
     points = approximation.mode + z @ approximation.root.T
     # written for leave-one-out, psislw takes the negative of the log ratios
     negative = np.array([float(potential(point)) for point in points]) + proposal
-    log_weights, k = array_stats.psislw(np.where(np.isfinite(negative), negative, 1e300))
+    known = np.isfinite(negative)
+    if known.sum() < draws / 2 or np.ptp(negative[known]) == 0.0:
+        return z, np.full(draws, 1.0 / draws), np.nan
+    log_weights, k = array_stats.psislw(np.where(known, negative, 1e300))
     weights = np.exp(log_weights - log_weights.max())
     return z, weights / weights.sum(), float(k)

@@ -135,7 +135,7 @@ def _collapsed(
 
 
 def full_numpyro(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
-    """The package's engine that samples every effect. Compilation counts as warm-up."""
+    """The package's engine that samples every effect."""
     settings = Settings(
         seed=seed,
         chains=budget.chains,
@@ -144,7 +144,9 @@ def full_numpyro(problem: Problem, seed: int, folder: Path, budget: Budget) -> R
         engine="full",
     )
     _write_job(problem, asdict(settings), folder)
-    cpu, chains, diverging = {"warm-up": 0.0, "sampling": 0.0}, [], 0
+    command = [sys.executable, "-P", "-m", "spatialclusters.preparation", str(folder)]
+    cpu = {"preparation": _finished(command, folder), "warm-up": 0.0, "sampling": 0.0}
+    chains, diverging = [], 0
     for chain in range(budget.chains):
         command = [sys.executable, "-P", "-m", "spatialclusters.chain", str(folder), str(chain)]
         _finished(command, folder, cap=budget.cap)
@@ -153,7 +155,7 @@ def full_numpyro(problem: Problem, seed: int, folder: Path, budget: Budget) -> R
         # up to the last checkpoint, since draws after it are lost
         end = float(blocks[-1]["cpu seconds"]) if kept else budget.cap
         warm = float(blocks[-len(kept) - 1]["cpu seconds"]) if kept else budget.cap
-        cpu = {"warm-up": cpu["warm-up"] + warm, "sampling": cpu["sampling"] + end - warm}
+        cpu |= {"warm-up": cpu["warm-up"] + warm, "sampling": cpu["sampling"] + end - warm}
         names = [name for name in kept[0] if name.startswith("posterior ")] if kept else []
         chains.append(
             {n.removeprefix("posterior "): np.concatenate([b[n] for b in kept]) for n in names}
@@ -394,7 +396,7 @@ def _finished(
 
 
 def _write_job(problem: Problem, settings: Mapping[str, Any], folder: Path) -> None:
-    """Write what spatialclusters.chain reads."""
+    """Write what spatialclusters.preparation reads."""
     folder.mkdir(parents=True)
     problem.design.data.to_netcdf(folder / "design.nc", engine="h5netcdf")
     (folder / "model.toml").write_text(spec_to_toml(problem.spec), encoding="utf-8")

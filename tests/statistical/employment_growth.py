@@ -105,7 +105,7 @@ def fitted(name, effect, given):
 
 def record(name, given):
     """Word the record of one data set; tell whether everything converged."""
-    treatments = TREATMENTS[:1] if name == "us_cz" else TREATMENTS
+    treatments = given.effects or (TREATMENTS[:1] if name == "us_cz" else TREATMENTS)
     tables, rows, verdicts, passed, first = [], [], [], True, None
     for effect in treatments:
         fit, numbers = fitted(name, effect, given)
@@ -123,7 +123,8 @@ def record(name, given):
     ).pivot_table(index="name", columns="model", values="text", aggfunc="first", sort=False)
     text = f"""# Growth of industries: {TITLES[name]}
 
-`python tests/statistical/employment_growth.py {name} --seed {given.seed}`
+`python tests/statistical/employment_growth.py {name}\
+{" --effects " + " ".join(given.effects) if given.effects else ""} --seed {given.seed}`
 
 {size[0]:,} rows; levels {", ".join(f"{k} {v:,}" for k, v in size[1].items())}. Model
 `employment_growth`{" without linked clusters, default priors" if name == "us_cz" else " as shipped"},
@@ -156,6 +157,7 @@ def main() -> int:
     parser.add_argument("data", choices=ADJACENCY, nargs="+")
     parser.add_argument("--output", type=Path, default=Path("docs/records"))
     parser.add_argument("--fits", type=Path, required=True, help="folder of fits and reports")
+    parser.add_argument("--effects", choices=TREATMENTS, nargs="+", help="default: all, us_cz one")
     parser.add_argument("--seed", type=int, default=20261125)
     given = parser.parse_args()
     for folder in (given.output, given.fits):
