@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from spatialclusters.chain import block_files
+from spatialclusters.chain import BLOCK, block_files
 from spatialclusters.design import Design
 from spatialclusters.files import read_arrays
 from spatialclusters.model import model_priors, pair_labels, sd_names
@@ -37,7 +37,7 @@ __all__ = ["RIVALS", "Budget", "Problem", "Run"]
 EVERY = 8
 """Of the region:cluster effects, some 7,000, every eighth is kept."""
 
-SHORT = 250
+SHORT = 450
 """Draws a chain of the shortest run."""
 
 ONE_THREAD = {
@@ -110,14 +110,14 @@ def collapsed_warm(problem: Problem, seed: int, folder: Path, budget: Budget) ->
 
 def collapsed_short(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
     """As few draws as give every quantity an effective sample size of 400."""
-    return _collapsed(problem, seed, folder, budget, folder / "jax", tune=60, draws=SHORT)
+    return _collapsed(problem, seed, folder, budget, folder / "jax", tune=150, draws=SHORT)
 
 
 def collapsed_short_warm(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
     """The same with a warm cache."""
     _collapsed(problem, seed, folder / "first", budget, folder / "jax", tune=10, draws=10)
     return _collapsed(
-        problem, seed, folder / "second", budget, folder / "jax", tune=60, draws=SHORT
+        problem, seed, folder / "second", budget, folder / "jax", tune=150, draws=SHORT
     )
 
 
@@ -345,13 +345,19 @@ def _collapsed_chains(folder: Path) -> None:
         fit = fit_design(spec, design, Settings(**settings), checkpoint=folder / "chains")
     draws = {name: fit.draws(name) for name in monitored_names(design)}
     np.savez(folder / "collapsed.npz", **monitored(design, draws))
-    timings = {k: float(np.sum(v)) for k, v in fit.provenance["timings"].items()}
-    recovery = timings["recovery_cpu_seconds"]
+    timings = fit.provenance["timings"]
+    recovery = float(np.sum(timings["recovery_cpu_seconds"]))
+    tuned = -(-settings["tune"] // BLOCK) - 1  # the block in which tuning ends
+    ends = [
+        [float(read_arrays(path)["cpu seconds"]) for path in block_files(folder / "chains", chain)]
+        for chain in range(settings["chains"])
+    ]
+    warm, total = sum(end[tuned] for end in ends), sum(end[-1] for end in ends)
     spent = {
         "cpu": {
             "preparation": timings["preparation_cpu_seconds"],
-            "warm-up": timings["warm_up_seconds"],  # one process on one core: CPU seconds
-            "sampling": timings["sampling_seconds"] - recovery,
+            "warm-up": warm,
+            "sampling": total - warm - recovery,
             "recovery": recovery,
         },
         "divergences": int(fit.sample_stats["diverging"].sum()),
