@@ -23,7 +23,7 @@ from spatialclusters.effects import (
 from spatialclusters.result import Fit
 from spatialclusters.simulation import posterior_predictive
 
-__all__ = ["Check", "check", "residual_spread"]
+__all__ = ["Check", "check", "residual_spread", "short_trajectories"]
 
 E_BFMI: Final = 0.3
 FAMILY_SHARE: Final = 0.95
@@ -200,7 +200,7 @@ def _sampler_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
         bool(e_bfmi.min() > E_BFMI),
         "Energy is explored slowly: tune longer, or simplify the group effects.",
     )
-    if _short(fit):  # trajectories that stop after three steps do so by design
+    if short_trajectories(fit):  # trajectories that stop after three steps do so by design
         return
     depth = int(fit.provenance["settings"]["max_tree_depth"])
     share = float((stats["tree_depth"] >= depth).mean(dim="draw").max())
@@ -213,7 +213,7 @@ def _sampler_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
     )
 
 
-def _short(fit: Fit) -> bool:
+def short_trajectories(fit: Fit) -> bool:
     """Tell whether a good warm start made trajectories short."""
     k = fit.provenance["timings"].get("pareto_k")
     return k is not None and k < PARETO_GOOD

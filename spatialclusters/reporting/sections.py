@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from spatialclusters.catalogue import citation
 from spatialclusters.design import Design, GroupDesign
-from spatialclusters.diagnostics import Check
+from spatialclusters.diagnostics import Check, short_trajectories
 from spatialclusters.errors import SpecError
 from spatialclusters.model import WIDE, model_priors
 from spatialclusters.plots import plot_traces
@@ -141,6 +141,12 @@ def model_section(fit: Fit) -> Section:
     return Section("model", "Model", blocks)
 
 
+def _settings(fit: Fit) -> dict[str, Any]:
+    """Return the settings of the sampler that were in force."""
+    unused = ("target_accept", "max_tree_depth") if short_trajectories(fit) else ()
+    return {k: v for k, v in fit.provenance["settings"].items() if k not in unused}
+
+
 def computation_section(fit: Fit, verdict: Check) -> Section:
     """Show the checks of the sampling, its settings, timings and versions."""
     checks = [
@@ -148,9 +154,10 @@ def computation_section(fit: Fit, verdict: Check) -> Section:
          "" if row["passed"] else row["advice"])
         for row in verdict.table.to_dict("records")
     ]  # fmt: skip
-    known = fit.provenance
+    known, steps = fit.provenance, fit.sample_stats["n_steps"].values
     facts = [
-        *((name.replace("_", " "), str(value)) for name, value in known["settings"].items()),
+        *((name.replace("_", " "), str(value)) for name, value in _settings(fit).items()),
+        ("leapfrog steps a draw", f"{steps.mean():.1f}, at most {int(steps.max())}"),
         *((name.replace("_", " "), _timing(value)) for name, value in known["timings"].items()),
         ("sampler", f"{known['sampler']}, {known['engine']} model"),
         ("fitted", known["created"]),
