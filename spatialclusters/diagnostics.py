@@ -68,7 +68,7 @@ def check(fit: Fit) -> Check:
     400, each R-hat below 1.05 and 95 % of them below 1.01. No divergence; E-BFMI
     above 0.3; no chain at the maximum tree depth in more than 1 % of its draws. With the
     collapsed engine the Pareto k of the warm start is shown as well (see
-    :func:`spatialclusters.collapsed.mode.importance`): below 1 trajectories are three steps
+    :func:`spatialclusters.collapsed.mode.importance`): below 0.5 trajectories are three steps
     long and their depth is not judged; a large one means that only NUTS can be believed.
 
     References
