@@ -96,6 +96,7 @@ def _synthetic_fit(
         "diverging": np.zeros(shape, dtype=bool),
         "energy": rng.normal(size=shape),
         "tree_depth": np.full(shape, 3),
+        "n_steps": np.full(shape, 7),
     }
     stats["diverging"][0, 0] = sick
     settings = {"seed": 7, "chains": 4, "tune": 600, "draws": 500, "max_tree_depth": 10}
