@@ -52,7 +52,6 @@ def made_up_fit(draws: int = 500) -> sc.Fit:
         "energy": rng.normal(size=shape),
         "tree_depth": np.full(shape, 3),
         "n_steps": np.full(shape, 7),
-        "n_steps": np.full(shape, 7),
         "acceptance_rate": np.full(shape, 0.9),
         "step_size": np.full(shape, 0.5),
         "lp": rng.normal(size=shape),
