@@ -32,7 +32,7 @@ SHORT_DEPTH: Final = 2
 half the cost of a whole turn, and better tails (seven steps of half the length make
 means antithetic and leave squares behind)."""
 
-SHORT_ACCEPT: Final = {1: 0.7, 8: 0.55}
+SHORT_ACCEPT: Final = {1: 0.85, 4: 0.75, 8: 0.55}
 """Acceptance that such trajectories aim at, from so many dimensions on: in a few dimensions
 a low rate means steps at the limit of stability."""
 
