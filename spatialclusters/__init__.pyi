@@ -37,9 +37,12 @@ from .result import load_fit as load_fit
 from .run import fit as fit
 from .simulation import posterior_predictive as posterior_predictive
 from .simulation import prior_predictive as prior_predictive
+from .spatial_ml import fit_spatial_ml as fit_spatial_ml
 from .spec import ModelSpec as ModelSpec
 from .spec import override as override
 from .spec import parse_spec as parse_spec
+from .spillovers import impacts as impacts
+from .spillovers import regional_impacts as regional_impacts
 from .weights import Weights as Weights
 from .weights import align as align
 from .weights import read_weights as read_weights

@@ -13,7 +13,7 @@ from spatialclusters.errors import SpecError, listing
 from spatialclusters.expressions import Evaluator
 from spatialclusters.formula import DIMS, Group
 from spatialclusters.rows import Rows
-from spatialclusters.spec import ModelSpec
+from spatialclusters.spec import GroupEffect, ModelSpec
 
 __all__ = [
     "add_group_means",
@@ -48,16 +48,18 @@ def group_entries(
     Raises
     ------
     SpecError
-        A group has one row in each level, a single level, or a slope whose mean is
-        not among the fixed terms.
+        A group without spatial structure has one row in each level, or a group has a single
+        level, or a slope whose mean is not among the fixed terms.
     """
     entries: dict[str, dict[str, Any]] = {}
     for group in spec.parsed_formula.groups:
         codes, levels = _levels(group, rows)
-        if len(levels) == len(codes):
+        chosen = spec.groups.get(group.name, GroupEffect())
+        if len(levels) == len(codes) and chosen.structure == "iid":
             msg = (
                 f"(1 | {group.name}): got one row in each of its {len(levels)} levels; expected "
-                "several in some, or its effect is the noise by another name. Remove the group."
+                "several in some, or its effect is the noise by another name. Remove the group"
+                + (", or give its effects a structure." if "region" in group.factor else ".")
             )
             raise SpecError(msg)
         if len(levels) < 2:
@@ -78,7 +80,9 @@ def group_entries(
             "levels": levels,
             "columns": positions,
             "labels": ["1" if p < 0 else list(columns)[p] for p in positions],
-            "effect": spec.groups[group.name].effect if group.name in spec.groups else "random",
+            "effect": chosen.effect,
+            "structure": chosen.structure,
+            "links": chosen.links,
         }
     return entries
 

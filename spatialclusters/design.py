@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import sparse
 
 from spatialclusters.columns import (
     add_group_means,
@@ -23,15 +22,18 @@ from spatialclusters.columns import (
     group_entries,
     within,
 )
+from spatialclusters.errors import WeightsError
 from spatialclusters.expressions import Evaluator
+from spatialclusters.lags import LevelGraph, RowLag, level_graph, row_lag
 from spatialclusters.panel import Panel
-from spatialclusters.rows import Rows, block_weights, choose_rows
+from spatialclusters.rows import Rows, choose_rows
 from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights, align
 
 __all__ = ["Design", "GroupDesign", "absorbed_groups", "build_design"]
 
 _ILL_CONDITIONED: Final = 30.0  # Belsley, Kuh and Welsch (1980)
+_GROUP_FIELDS: Final = ("effect", "columns", "labels", "structure", "links")
 _LOG = logging.getLogger(__name__)
 
 
@@ -48,6 +50,8 @@ class GroupDesign:
     levels: np.ndarray
     columns: tuple[int, ...]
     labels: tuple[str, ...]
+    structure: str = "iid"
+    links: str = "symmetric"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +112,8 @@ class Design:
                 levels=np.asarray(self.data[name].values),
                 columns=tuple(entry["columns"]),
                 labels=tuple(entry["labels"]),
+                structure=entry["structure"],
+                links=entry["links"],
             )
             for name, entry in json.loads(self.data.attrs["groups"]).items()
         )
@@ -156,6 +162,39 @@ class Design:
         used = 1 + X.shape[1] + sum(int(code.max()) for code in codes)
         # a floor on the degrees of freedom: with many singletons least squares fits too well
         return float(residual @ residual / max(self.n_rows - used, 0.2 * self.n_rows))
+
+    @cached_property
+    def lag(self) -> RowLag | None:
+        """The spatial lag of the rows, through the means of their regions or region-clusters."""
+        if self.weights is None:
+            return None
+        return row_lag(
+            self.weights, self._row_ids, restandardize=self.data.attrs["blocks"] == "restandardize"
+        )
+
+    def graph(self, group: GroupDesign) -> LevelGraph:
+        """Return which levels of a group of regions or region-clusters are neighbors.
+
+        Raises
+        ------
+        WeightsError
+            There are no weights, or they differ between directions.
+        """
+        where = f"groups.{group.name}.structure"
+        if self.weights is None:
+            msg = f"{where}: got no weights; expected some. Give regions, or weights."
+            raise WeightsError(msg)
+        _, first = np.unique(group.codes, return_index=True)
+        ids = self._row_ids
+        pieces = np.zeros(len(first), dtype=np.int64)
+        if ":" in group.name:
+            pieces = pd.factorize(ids["cluster"][first])[0]
+        return level_graph(self.weights, ids["region"][first], pieces, group.links, where)
+
+    @property
+    def _row_ids(self) -> dict[str, np.ndarray]:
+        names = [name for name in ("region", "cluster") if f"row_{name}" in self.data]
+        return {name: self.data[f"row_{name}"].values for name in names}
 
     def label(self, formula_label: str) -> str:
         """Return the column's label for a term of the formula: zero rules rename logs."""
@@ -215,7 +254,8 @@ def build_design(
     if aligned is not None:
         record["weights"] = aligned.describe()
     if evaluator.lag is not None:
-        record["blocks"] = _blocks(evaluator.lag)
+        lag = evaluator.lag
+        record["blocks"] = {"isolates": lag.isolates, "components": int(lag.components.max()) + 1}
     for note in record["notes"]:
         _LOG.warning("design: %s", note)
     data = xr.Dataset(
@@ -237,16 +277,17 @@ def build_design(
             "years": float(rows.years),
             "annualized": int(spec.growth is not None and spec.growth.annualized),
             "intercept": int(spec.parsed_formula.intercept),
-            "groups": json.dumps(
-                {k: {f: v[f] for f in ("effect", "columns", "labels")} for k, v in groups.items()}
-            ),
+            "blocks": spec.spatial.blocks,
+            "groups": json.dumps({k: {f: v[f] for f in _GROUP_FIELDS} for k, v in groups.items()}),
             "labels": json.dumps(labels),
             "record": json.dumps(record),
         },
     )
     if spec.growth is not None:
         data["size"] = ("obs", rows.size)
-    return Design(data, aligned)
+    design = Design(data, aligned)
+    _check_space(spec, design)
+    return design
 
 
 def absorbed_groups(design: Design, reported: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -275,16 +316,21 @@ def _evaluator(spec: ModelSpec, rows: Rows, weights: Weights | None) -> Evaluato
     """Prepare the formula's variables and, where it is defined, the lag over rows."""
     uses_lag = any("lag(" in str(term) for term in spec.parsed_formula.terms)
     lag = None
-    if uses_lag and weights is not None and "industry" not in rows.ids:
+    if uses_lag and weights is not None:
         restandardize = spec.spatial.blocks == "restandardize"
-        lag = block_weights(weights, rows.ids, restandardize=restandardize)
+        lag = row_lag(weights, rows.ids, restandardize=restandardize)
     return Evaluator(rows.variables, dict(spec.zeros), lag)
 
 
-def _blocks(lag: sparse.csr_array) -> dict[str, int]:
-    """Count the rows without neighbors inside their block, and the components of all blocks."""
-    components, _ = sparse.csgraph.connected_components(lag, directed=False)
-    return {"isolates": int((np.diff(lag.indptr) == 0).sum()), "components": int(components)}
+def _check_space(spec: ModelSpec, design: Design) -> None:
+    """Refuse spatial parts of a model that lack what they need."""
+    if spec.spatial.outcome != "none" and (design.lag is None or not design.lag.weights.nnz):
+        got = "no weights" if design.lag is None else "weights without a link between rows"
+        msg = f"spatial.outcome: got {spec.spatial.outcome!r} and {got}; expected neighbors."
+        raise WeightsError(f"{msg} Give --weights or --regions, or choose outcome 'none'.")
+    for group in design.groups:
+        if group.structure != "iid":
+            design.graph(group)
 
 
 def _record(

@@ -11,22 +11,25 @@ import pandas as pd
 
 from spatialclusters.collapsed.mode import PARETO_GOOD
 from spatialclusters.effects import (
-    ESS_FAMILY,
-    ESS_HEADLINE,
-    R_HAT,
-    R_HAT_FAMILY,
     coefficients,
     convergence,
     group_effects,
     specialization,
 )
 from spatialclusters.result import Fit
-from spatialclusters.simulation import posterior_predictive
+from spatialclusters.simulation import (
+    expected_response,
+    linear_predictor,
+    posterior_predictive,
+    thinned,
+)
+from spatialclusters.summaries import ESS_FAMILY, ESS_HEADLINE, R_HAT, R_HAT_FAMILY
 
 __all__ = ["Check", "check", "residual_spread", "short_trajectories"]
 
 E_BFMI: Final = 0.3
 FAMILY_SHARE: Final = 0.95
+_MEAN_DRAWS: Final = 500  # behind the mean response where it is not linear in the parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +121,12 @@ def residual_spread(fit: Fit, *, draws: int = 100, seed: int = 1, parts: int = 1
 
 
 def _posterior_mean(fit: Fit) -> np.ndarray:
-    from spatialclusters.simulation import expected_response
-
+    if fit.spec.spatial.parameters:
+        chosen = thinned(fit, _MEAN_DRAWS)
+        return np.mean([expected_response(fit.spec, fit.design, p) for p in chosen], axis=0)
     means = {str(name): fit.draws(str(name)).mean(axis=(0, 1)) for name in fit.posterior.data_vars}
     # the linear predictor is linear in the parameters, so its mean is that of the means
-    return expected_response(fit.design, means)
+    return linear_predictor(fit.design, means)
 
 
 def _headline_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:

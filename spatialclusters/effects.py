@@ -7,8 +7,8 @@ tidy frame of :mod:`spatialclusters.estimates`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,29 +17,20 @@ from spatialclusters.columns import within
 from spatialclusters.design import Design, absorbed_groups
 from spatialclusters.errors import FitError
 from spatialclusters.estimates import estimates_frame
+from spatialclusters.processes import dependence_names
 from spatialclusters.result import Fit
+from spatialclusters.spillovers import term_impacts
+from spatialclusters.summaries import at_level, scaled, summarize_draws, unit_per_term
 
 __all__ = [
-    "ESS_FAMILY",
-    "ESS_HEADLINE",
-    "R_HAT",
+    "annual_points",
     "coefficients",
     "convergence",
     "group_effects",
     "half_life",
     "specialization",
     "speed",
-    "summarize_draws",
 ]
-
-Moments = tuple[np.ndarray, np.ndarray] | None
-"""Conditional mean and variance per draw, where the engine knows them."""
-
-CI_PROB: Final = 0.95
-R_HAT: Final = 1.01
-R_HAT_FAMILY: Final = 1.05
-ESS_HEADLINE: Final = 1000.0
-ESS_FAMILY: Final = 400.0
 
 
 def coefficients(fit: Fit) -> pd.DataFrame:
@@ -62,7 +53,9 @@ def convergence(fit: Fit) -> pd.DataFrame:
     With B the change over T years that goes with one more log point at the
     start, the speed is :math:`-\ln(1 + B)/T` per year and the half-life
     :math:`\ln 2` over the speed. Both are summarized by medians; R-hat and
-    effective sample sizes are those of B.
+    effective sample sizes are those of B. With spatial lags B is the direct impact, of a
+    higher start of one region only, and group ``common`` the total, of a higher start
+    everywhere.
 
     Returns
     -------
@@ -89,14 +82,14 @@ def convergence(fit: Fit) -> pd.DataFrame:
     years, term = design.years, design.label(role)
     rows = []
     scale = years if design.annualized else 1.0
-    for group, draws, moments in _slopes(fit, term):
+    for group, draws, moments in term_impacts(fit, term):
         total = draws * scale
-        family = group != "overall"
+        family = group not in ("overall", "common")
         base = _identity(fit, term, group)
         rows.append(
             base
             | {"effect": "change", "unit": f"log points over {years:g} years per log point"}
-            | summarize_draws(total, family=family, moments=_scaled(moments, scale))
+            | summarize_draws(total, family=family, moments=scaled(moments, scale))
         )
         for effect, values, unit in (
             ("speed", speed(total, years), "per year"),
@@ -113,7 +106,8 @@ def specialization(fit: Fit) -> pd.DataFrame:
     For each term of ``[roles] specialization``: points of annual growth per
     standard deviation of the term (raw, and within the group effects), from its
     25th to its 75th percentile, and, for pure logs, per 10 % more strength. For a
-    response that is not growth the unit is that of the response.
+    response that is not growth the unit is that of the response. With spatial lags these
+    are direct impacts, and group ``common`` is what happens if the term rises everywhere.
 
     Raises
     ------
@@ -140,14 +134,16 @@ def specialization(fit: Fit) -> pd.DataFrame:
         sizes["p25_p75"] = float(np.subtract(*np.quantile(column, [0.75, 0.25])))
         if term.startswith("log(") and ":" not in term:
             sizes["plus10pct"] = math.log(1.1)
-        for group, draws, moments in _slopes(fit, term):
+        for group, draws, moments in term_impacts(fit, term):
             for effect, size in sizes.items():
                 by = points * size
                 rows.append(
                     _identity(fit, term, group)
                     | {"effect": effect, "unit": unit}
                     | summarize_draws(
-                        by * draws, family=group != "overall", moments=_scaled(moments, by)
+                        by * draws,
+                        family=group not in ("overall", "common"),
+                        moments=scaled(moments, by),
                     )
                 )
     return estimates_frame(rows)
@@ -168,8 +164,8 @@ def group_effects(fit: Fit, group: str, column: str = "1") -> pd.DataFrame:
         raise FitError(msg + ".")
     position = known[group].labels.index(column)
     draws = fit.draws(f"effect({group})")[..., position]
-    moments = _at(fit.moments(f"effect({group})"), position)
-    unit = str(fit.design.data.attrs["unit"]) if column == "1" else _unit(fit)
+    moments = at_level(fit.moments(f"effect({group})"), position)
+    unit = str(fit.design.data.attrs["unit"]) if column == "1" else unit_per_term(fit)
     return estimates_frame(
         {
             "model": fit.spec.name,
@@ -179,7 +175,7 @@ def group_effects(fit: Fit, group: str, column: str = "1") -> pd.DataFrame:
             "group": str(level),
             "unit": unit,
         }
-        | summarize_draws(draws[..., i], family=True, moments=_at(moments, i))
+        | summarize_draws(draws[..., i], family=True, moments=at_level(moments, i))
         for i, level in enumerate(known[group].levels)
     )
 
@@ -219,130 +215,13 @@ def annual_points(design: Design) -> tuple[float, str]:
     return (100.0 if design.annualized else 100.0 / design.years), "points of annual growth"
 
 
-def summarize_draws(
-    draws: np.ndarray,
-    *,
-    point: str = "mean",
-    judged: np.ndarray | None = None,
-    family: bool = False,
-    moments: Moments = None,
-) -> dict[str, Any]:
-    r"""Summarize draws of one quantity: estimate, equal-tailed interval, Monte Carlo checks.
-
-    Where conditional moments given the hyperparameters are known, mean and standard
-    deviation are Rao-Blackwell estimates, :math:`E[m]` and
-    :math:`\sqrt{E[v] + \mathrm{Var}(m)}`, and ``mcse`` is that of the averaged m.
-
-    Parameters
-    ----------
-    draws
-        Shape (chain, draw), in the unit that is reported.
-    point
-        ``"mean"``, or ``"median"`` where a mean may not exist.
-    judged
-        Draws on which R-hat and ESS are taken when ``draws`` contain
-        infinities: the finite monotone quantity they come from.
-    family
-        One of many effects of a group, which needs fewer effective draws.
-    moments
-        Conditional mean and variance of the quantity, each of the shape of ``draws``.
-
-    Returns
-    -------
-    dict
-        Numeric columns of the tidy frame, and ``verdict``.
-
-    References
-    ----------
-    Vehtari et al. (2021), doi:10.1214/20-BA1221.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> out = summarize_draws(np.random.default_rng(1).normal(2.0, 1.0, size=(4, 500)))
-    >>> bool(abs(out["estimate"] - 2.0) < 0.1), out["verdict"]
-    (True, 'ok')
-    """
-    from arviz_stats.base import array_stats
-
-    axes = {"chain_axis": 0, "draw_axis": 1}
-    finite = draws if judged is None else judged
-    tail = (1.0 - CI_PROB) / 2.0
-    low, middle, high = np.quantile(draws, [tail, 0.5, 1.0 - tail], method="inverted_cdf")
-    if np.ptp(finite) == 0.0:
-        checks = dict.fromkeys(("ess_bulk", "ess_tail", "r_hat"), math.nan)
-    else:
-        checks = {
-            "ess_bulk": float(array_stats.ess(finite, **axes, method="bulk")),
-            "ess_tail": float(array_stats.ess(finite, **axes, method="tail", prob=0.05)),
-            "r_hat": float(array_stats.rhat(finite, **axes, method="rank")),
-        }
-        if math.isnan(checks["r_hat"]):
-            checks["r_hat"] = math.inf  # one chain agrees with no other
-    # a median sits between order statistics, so its error exists with infinities around it
-    regular = bool(np.isfinite(draws).all()) and not math.isnan(checks["r_hat"])
-    if moments is not None and point == "mean":
-        center, spread, error = _rao_blackwell(*moments)
-    else:
-        center = float(np.mean(draws) if point == "mean" else middle)
-        spread = float(np.std(draws, ddof=1)) if regular else math.nan
-        error = float(array_stats.mcse(draws, **axes, method=point)) if regular else math.nan
-    return {
-        "estimate": center,
-        "point": point,
-        "std_error": spread,
-        "ci_low": float(low),
-        "ci_high": float(high),
-        "ci_prob": CI_PROB,
-        "ci_kind": "eti",
-        "prob_positive": float(np.mean(draws > 0.0)),
-        "mcse": error,
-        "verdict": _verdict(checks, family=family),
-        **checks,
-    }
-
-
-def _rao_blackwell(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
-    """Return mean, standard deviation and Monte Carlo error of the mean."""
-    from arviz_stats.base import array_stats
-
-    spread = math.sqrt(float(variance.mean() + mean.var(ddof=1)))
-    error = (
-        0.0
-        if np.ptp(mean) == 0.0
-        else float(array_stats.mcse(mean, chain_axis=0, draw_axis=1, method="mean"))
-    )
-    return float(mean.mean()), spread, error
-
-
-def _at(moments: Moments, position: int) -> Moments:
-    """Pick the last axis of both moments."""
-    return None if moments is None else (moments[0][..., position], moments[1][..., position])
-
-
-def _scaled(moments: Moments, factor: float) -> Moments:
-    return None if moments is None else (moments[0] * factor, moments[1] * factor**2)
-
-
-def _verdict(checks: Mapping[str, float], *, family: bool) -> str:
-    if math.isnan(checks["r_hat"]):
-        return "constant"
-    if not checks["r_hat"] < (R_HAT_FAMILY if family else R_HAT):
-        return "chains disagree"
-    needed = ESS_FAMILY if family else ESS_HEADLINE
-    return "ok" if min(checks["ess_bulk"], checks["ess_tail"]) >= needed else "too few draws"
-
-
-def _unit(fit: Fit) -> str:
-    return f"{fit.design.data.attrs['unit']} per unit of the term"
-
-
 def _identity(fit: Fit, term: str, group: str) -> dict[str, Any]:
     return {"model": fit.spec.name, "estimator": "posterior", "term": term, "group": group}
 
 
 def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
-    response, per_unit = str(fit.design.data.attrs["unit"]), _unit(fit)
+    response, per_unit = str(fit.design.data.attrs["unit"]), unit_per_term(fit)
+    dependence = dependence_names(fit.spec)
     posterior = fit.posterior
     if "intercept" in posterior:
         yield (
@@ -355,7 +234,7 @@ def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
         yield (
             _identity(fit, term, "")
             | {"effect": "coefficient", "unit": per_unit}
-            | summarize_draws(fit.draws("coefficient")[..., i], moments=_at(moments, i))
+            | summarize_draws(fit.draws("coefficient")[..., i], moments=at_level(moments, i))
         )
     for name in map(str, posterior.data_vars):
         if name in ("intercept", "coefficient") or name.startswith("effect("):
@@ -363,7 +242,8 @@ def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
         values = fit.draws(name)
         labels = [""] if values.ndim == 2 else posterior[posterior[name].dims[2]].values
         effect = "correlation" if name.startswith("cor(") else "sd"
-        number = name.startswith(("size.", "nu", "cor(", "sd(log sigma)"))
+        effect = "spatial" if name in dependence else effect
+        number = effect != "sd" or name.startswith(("size.", "nu", "sd(log sigma)"))
         for i, label in enumerate(labels):
             draws = values if values.ndim == 2 else values[..., i]
             unit = "" if number else response if label in ("", "1") else per_unit
@@ -372,20 +252,3 @@ def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
                 | {"effect": effect, "unit": unit}
                 | summarize_draws(draws)
             )
-
-
-def _slopes(fit: Fit, term: str) -> Iterator[tuple[str, np.ndarray, Moments]]:
-    """Yield a term's coefficient overall and, where it varies by group, by level; with moments."""
-    position = fit.design.terms.index(term)
-    overall = fit.draws("coefficient")[..., position]
-    yield "overall", overall, _at(fit.moments("coefficient"), position)
-    for group in fit.design.groups:
-        if term not in group.labels:
-            continue
-        column = group.labels.index(term)
-        effect = fit.draws(f"effect({group.name})")[..., column]
-        total = _at(fit.moments(f"total({group.name})"), column)
-        for i, (level, draws) in enumerate(
-            zip(group.levels, np.moveaxis(effect, 2, 0), strict=True)
-        ):
-            yield str(level), overall + draws, _at(total, i)

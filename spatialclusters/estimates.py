@@ -46,6 +46,8 @@ EFFECTS: Final = (
     "indirect",
     "total",
     "order_k",
+    "spill_in",
+    "spill_out",
     "change",
     "speed",
     "half_life",

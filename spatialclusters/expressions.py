@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import sparse
 
 from spatialclusters.errors import SpecError, listing, suggestion
 from spatialclusters.formula import Call, Expression, Formula, Term, Variable
+from spatialclusters.lags import RowLag
 from spatialclusters.measures import log_with_zeros
 from spatialclusters.spec import ZeroRule
 
@@ -27,14 +27,14 @@ class Evaluator:
     zeros
         The zero rule of each variable (or lagged variable) whose log is taken.
     lag
-        W over rows, for ``lag()``; None where it is not defined.
+        For ``lag()``; None without weights.
     dummies
         Filled while evaluating: ``zero(x)`` to its indicator.
     """
 
     variables: Mapping[str, np.ndarray]
     zeros: Mapping[str, ZeroRule]
-    lag: sparse.csr_array | None = None
+    lag: RowLag | None = None
     dummies: dict[str, np.ndarray] = field(default_factory=dict)
 
     def term(self, term: Term) -> tuple[str, np.ndarray]:
@@ -66,12 +66,9 @@ class Evaluator:
 
     def _lagged(self, values: np.ndarray) -> np.ndarray:
         if self.lag is None:
-            msg = (
-                "lag(): got no weights, or several rows for a region in one block; expected weights "
-                "and one row per region or per region-cluster. Use neighbor_strength instead."
-            )
+            msg = "lag(): got no weights; expected some. Give regions, or weights."
             raise SpecError(msg)
-        return np.asarray(self.lag @ values)
+        return self.lag @ values
 
     def _log(self, inner: str, values: np.ndarray) -> tuple[str, np.ndarray]:
         if (values < 0.0).any():

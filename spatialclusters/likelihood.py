@@ -14,9 +14,10 @@ import numpy as np
 
 from spatialclusters.design import Design
 from spatialclusters.errors import FitError
-from spatialclusters.model import noise_classes
+from spatialclusters.parameters import noise_classes
+from spatialclusters.processes import dependence_names
 from spatialclusters.result import Fit
-from spatialclusters.simulation import expected_response, noise_scale, thinned
+from spatialclusters.simulation import linear_predictor, noise_scale, thinned
 
 __all__ = [
     "conditional_log_likelihood",
@@ -45,6 +46,11 @@ def conditional_log_likelihood(fit: Fit, *, draws: int = 200) -> np.ndarray:
     numpy.ndarray
         Shape (draw, obs), natural logarithm of a density in the unit of the response.
 
+    Raises
+    ------
+    FitError
+        The outcome has a spatial process: rows are not independent given the effects.
+
     See Also
     --------
     conditional_log_likelihood_chunks : For designs whose array does not fit into memory.
@@ -57,6 +63,9 @@ def conditional_log_likelihood_chunks(fit: Fit, *, draws: int = 200) -> Iterator
     """Yield :func:`conditional_log_likelihood` by chunks of rows, (draw, rows), in order."""
     from scipy import stats
 
+    if fit.spec.spatial.parameters:
+        msg = f"conditional likelihood: got outcome = {fit.spec.spatial.outcome!r}, in which rows depend on each other"
+        raise FitError(f"{msg} given the effects; expected 'none'. Use marginal_log_likelihood.")
     chosen, design = thinned(fit, draws), fit.design
     classes, _ = noise_classes(fit.spec, design)
     sigmas = [_class_sigma(fit, classes, parameters) for parameters in chosen]
@@ -65,7 +74,7 @@ def conditional_log_likelihood_chunks(fit: Fit, *, draws: int = 200) -> Iterator
         part = Design(design.data.isel(obs=slice(start, start + step)))
         rows = []
         for parameters, sigma in zip(chosen, sigmas, strict=True):
-            residual = part.y - expected_response(part, parameters)
+            residual = part.y - linear_predictor(part, parameters)
             scale = sigma[classes[start : start + step]]
             if fit.spec.likelihood.family == "student-t":
                 rows.append(stats.t.logpdf(residual, float(parameters["nu"]), scale=scale))
@@ -114,7 +123,9 @@ def marginal_log_likelihood(fit: Fit, *, draws: int = 200) -> np.ndarray:
     layout = lay_out(mixed_model(fit.spec, design))
     sums = jax.tree_util.tree_map(jax.numpy.asarray, statistics(layout, design.y))
     density = jax.jit(
-        lambda values, sums: log_marginal_likelihood(layout, sums, theta_of(design, values))
+        lambda values, sums: log_marginal_likelihood(
+            layout, sums, theta_of(fit.spec, design, values)
+        )
     )
     return np.array([float(density(_theta(fit, p), sums)) for p in thinned(fit, draws)])
 
@@ -127,7 +138,7 @@ def _class_sigma(fit: Fit, classes: np.ndarray, parameters: Mapping[str, np.ndar
 
 
 def _theta(fit: Fit, parameters: Mapping[str, np.ndarray]) -> list[Any]:
-    """Return noise by class and the root of every group that is not fixed, from one draw."""
+    """Return what :func:`theta_of` takes, from one draw."""
     from spatialclusters.collapsed.problem import column_factors
 
     classes, _ = noise_classes(fit.spec, fit.design)
@@ -142,4 +153,4 @@ def _theta(fit: Fit, parameters: Mapping[str, np.ndarray]) -> list[Any]:
             lower = np.tril_indices(len(sds), -1)
             correlation[lower] = correlation.T[lower] = parameters[f"cor({group.name})"]
         roots.append(sds[:, None] * np.linalg.cholesky(correlation))
-    return [sigma, *roots]
+    return [sigma, *roots, *(parameters[name] for name in dependence_names(fit.spec))]

@@ -15,45 +15,29 @@ import pandas as pd
 import scipy.linalg
 
 from spatialclusters.design import Design, GroupDesign
-from spatialclusters.priors import ResolvedPrior, resolve_priors
-from spatialclusters.spec import ModelSpec, Prior
-from spatialclusters.spec.distributions import Lkj, Normal, StudentT
+from spatialclusters.parameters import (
+    WIDE,
+    class_sigma,
+    dependence,
+    draw_parameter,
+    group_columns,
+    hyperparameter_coords,
+    model_priors,
+    noise_classes,
+    scale_root,
+)
+from spatialclusters.priors import ResolvedPrior
+from spatialclusters.processes import FIELDS, Outcome, outcome_process
+from spatialclusters.spec import ModelSpec
+from spatialclusters.spec.distributions import Normal, StudentT
 
 if TYPE_CHECKING:
     import pymc as pm
 
-__all__ = [
-    "SIZE_CLASSES",
-    "WIDE",
-    "build_model",
-    "class_sigma",
-    "group_columns",
-    "hyperparameter_coords",
-    "model_priors",
-    "noise_classes",
-    "noise_clusters",
-    "pair_labels",
-    "relative_size",
-    "scale_root",
-    "sd_names",
-    "size_classes",
-]
+__all__ = ["LIKELIHOOD", "build_model"]
 
-SIZE_CLASSES = 32
-"""Most classes of size in size-dependent noise."""
-
-WIDE = 100.0
-"""Standard deviation of fixed group effects, in response standard deviations."""
-
-
-def model_priors(spec: ModelSpec, design: Design) -> dict[str, ResolvedPrior]:
-    """Return every prior of the model in raw units, those of the file and the defaults."""
-    return resolve_priors(
-        spec,
-        response_sd=float(design.y.std(ddof=1)),
-        covariate_sd=dict(zip(design.terms, design.data["scale"].values.tolist(), strict=True)),
-        groups={g.name: g.labels for g in design.groups if g.effect != "fixed"},
-    )
+LIKELIHOOD = "log p(y | effects, theta)"
+"""Name of the potential that is the likelihood where the outcome has a spatial process."""
 
 
 def build_model(spec: ModelSpec, design: Design) -> pm.Model:
@@ -70,7 +54,9 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
     noise of a row of median base-year size :math:`\tilde E`, s is ``size.share``,
     g is ``size.power`` and sizes enter by class (:func:`size_classes`): the form :math:`\sigma_\infty \sqrt{1 + k E^{-g}}` with
     parameters that mean something and hardly depend on each other).
-    Fixed effects sum to zero over levels and have standard deviation :data:`WIDE`
+    Effects with a spatial structure have the covariance of a
+    :class:`~spatialclusters.processes.Field` instead, and the noise of an outcome process
+    is that of :class:`~spatialclusters.processes.Outcome`. Fixed effects sum to zero over levels and have standard deviation :data:`WIDE`
     times that of the response. Effects are sampled in a parametrization between
     centered and non-centered that follows the information in the data.
 
@@ -119,85 +105,46 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
         codes, _ = noise_classes(spec, design)
         sigma = classes[codes] if codes.any() else classes[0]
         response = pm.Data("response", design.y, dims="obs")
+        shape = {}
         if spec.likelihood.family == "student-t":
-            nu = 2.0 + _draw("nu - 2", priors["nu"].prior, positive=True)
-            pm.Deterministic("nu", nu)
-            pm.StudentT("y", nu=nu, mu=mean, sigma=sigma, observed=response, dims="obs")
+            nu = 2.0 + draw_parameter("nu - 2", priors["nu"].prior, positive=True)
+            shape["nu"] = pm.Deterministic("nu", nu)
+        noise = pm.StudentT if shape else pm.Normal
+        space = outcome_process(spec, design)
+        if space is None:
+            noise("y", **shape, mu=mean, sigma=sigma, observed=response, dims="obs")
         else:
-            pm.Normal("y", mu=mean, sigma=sigma, observed=response, dims="obs")
+            values = {
+                name: dependence(name, priors[name].prior, space.support)
+                for name in space.parameters
+            }
+            filtered, log_jacobian = _filtered(space, values, response, mean)
+            density = pm.logp(noise.dist(**shape, mu=0.0, sigma=sigma), filtered)
+            pm.Potential(LIKELIHOOD, density.sum() + log_jacobian)
     return model
 
 
-def noise_clusters(design: Design) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cluster code of every row and the labels of the clusters."""
-    codes, labels = pd.factorize(design.data["row_cluster"].values.astype(object), sort=True)
-    return codes, np.asarray(labels, dtype=object)
+def _filtered(space: Outcome, values: dict[str, Any], response: Any, mean: Any) -> tuple[Any, Any]:
+    """Return the noise behind the response and the log Jacobian of the filters."""
+    import jax.numpy as jnp
+    from pytensor import wrap_jax
 
+    links = space.lag.matrix.tocoo()
+    rows, columns, weights = (jnp.asarray(x) for x in (links.row, links.col, links.data))
 
-def size_classes(design: Design) -> tuple[np.ndarray, np.ndarray]:
-    """Group rows by base-year size: the code of every row, and each class's relative size.
+    def lag(x: Any) -> Any:
+        return jnp.zeros_like(x).at[rows].add(weights * x[columns])
 
-    With at most :data:`SIZE_CLASSES` different sizes each is a class; otherwise classes
-    are equally wide on the log scale and stand for the geometric mean of their rows.
-    Noise that depends on size depends on it through these classes, in both engines.
+    def jacobian(*parameters: Any) -> Any:
+        return space.log_jacobian(dict(zip(values, parameters, strict=True)), jnp)
 
-    Returns
-    -------
-    tuple
-        Codes (obs,), and median size over the size of each class: large for small cells.
-    """
-    size = design.data["size"].values
-    log_size = np.log(size)
-    distinct = np.unique(log_size)
-    if len(distinct) > SIZE_CLASSES:
-        edges = np.linspace(distinct[0], distinct[-1], SIZE_CLASSES + 1)[1:-1]
-        _, codes = np.unique(np.digitize(log_size, edges), return_inverse=True)
-    else:
-        codes = np.searchsorted(distinct, log_size)
-    mean = np.bincount(codes, weights=log_size) / np.bincount(codes)
-    return codes, np.median(size) / np.exp(mean)
-
-
-def relative_size(design: Design) -> np.ndarray:
-    """Return median base-year size over that of each row's class, shape (obs,)."""
-    codes, relative = size_classes(design)
-    return np.asarray(relative[codes])
-
-
-def noise_classes(spec: ModelSpec, design: Design) -> tuple[np.ndarray, np.ndarray]:
-    """Return the noise class of every row and the label or relative size of each class."""
-    if spec.likelihood.scale == "by-cluster":
-        return noise_clusters(design)
-    if spec.likelihood.scale == "size":
-        return size_classes(design)
-    return np.zeros(design.n_rows, dtype=np.int64), np.ones(1)
-
-
-def sd_names(group: GroupDesign) -> list[str]:
-    """Return the parameter name of each column's standard deviation."""
-    return [
-        f"sd({group.name})" if label == "1" else f"sd({group.name}, {label})"
-        for label in group.labels
-    ]
-
-
-def hyperparameter_coords(spec: ModelSpec, design: Design) -> dict[str, Any]:
-    """Return the coordinates of groups, their columns and pairs of columns."""
-    coords: dict[str, Any] = {}
-    for group in design.groups:
-        coords[group.name] = group.levels
-        coords[f"column({group.name})"] = list(group.labels)
-        if group.effect != "fixed" and len(group.labels) > 1:
-            coords[f"pair({group.name})"] = pair_labels(group)
-    if spec.likelihood.scale == "by-cluster":
-        coords["noise_cluster"] = noise_clusters(design)[1]
-    return coords
-
-
-def pair_labels(group: GroupDesign) -> list[str]:
-    """Label the correlations of a group's columns, row by row below the diagonal."""
-    lower = zip(*np.tril_indices(len(group.labels), -1), strict=True)
-    return [f"{group.labels[j]}, {group.labels[i]}" for i, j in lower]
+    lagged, log_jacobian = wrap_jax(lag), wrap_jax(jacobian)
+    error = response - mean
+    if "rho" in values:
+        error = error - values["rho"] * lagged(response)
+    if "lambda" in values:
+        error = error - values["lambda"] * lagged(error)
+    return error, log_jacobian(*values.values())
 
 
 @dataclass(frozen=True)
@@ -236,7 +183,7 @@ def _fixed_part(
             density = pm.logp(_distribution(prior, factor), value[column])
             pm.Potential(f"prior of {label}", density)
         else:
-            value[column] = _draw(f"raw({label})", prior, factor)
+            value[column] = draw_parameter(f"raw({label})", prior, factor)
             total[column] = sum(shifts, start=value[column])
     mean: Any = 0.0
     if design.intercept:
@@ -273,6 +220,8 @@ def _group_effect(design: Design, group: GroupDesign, priors: dict[str, Resolved
         return _Effect({}, effect)
     factors = np.array([1.0 if c < 0 else design.data["scale"].values[c] for c in group.columns])
     root = scale_root(group, factors, priors)
+    if group.structure != "iid":
+        return _surface(design, group, priors, root[0, 0])
     columns, (reflectors, upper) = _level_basis(design, group)
     levels, width, kept = len(group.levels), len(factors), len(columns)
     raw = pm.Normal(f"raw({group.name})", 0.0, 1.0, shape=(width, levels - kept))
@@ -292,6 +241,39 @@ def _group_effect(design: Design, group: GroupDesign, priors: dict[str, Resolved
     shifts, absorbed = _shifts(group, columns, upper, first)
     deviation = _reflected(reflectors, pt.concatenate([first * (1.0 - absorbed), rest], axis=1))
     return _Effect(shifts, deviation.T)
+
+
+def _surface(
+    design: Design, group: GroupDesign, priors: dict[str, ResolvedPrior], sd: Any
+) -> _Effect:
+    """Create effects that neighbors share, as a root of their covariance times normals."""
+    import jax.numpy as jnp
+    import pymc as pm
+    from pytensor import wrap_jax
+
+    field, graph = FIELDS[group.structure], design.graph(group)
+    level = pd.Series(graph.piece).groupby(graph.piece).cumcount().to_numpy()
+    shape = int(graph.piece.max()) + 1, int(level.max()) + 1
+    present = np.zeros(shape, dtype=bool)
+    present[graph.piece, level] = True
+    adjacency, links = np.zeros((*shape, shape[1])), graph.adjacency.tocoo()
+    adjacency[graph.piece[links.row], level[links.row], level[links.col]] = links.data
+    arrays = {name: jnp.asarray(x) for name, x in field.prepare(adjacency, present).items()}
+    parameters = []
+    if field.parameter is not None:
+        name = f"{field.parameter}({group.name})"
+        parameters.append(dependence(name, priors[name].prior, field.support))
+
+    def effects(normals: Any, *parameter: Any) -> Any:
+        padded = jnp.zeros(shape).at[graph.piece, level].set(normals)
+        root = field.root(arrays, *(parameter or (None,)))
+        return jnp.einsum("kij,kj->ki", root, padded)[graph.piece, level]
+
+    raw = pm.Normal(f"raw({group.name})", 0.0, 1.0, shape=len(group.levels))
+    effect = (sd * wrap_jax(effects)(raw, *parameters))[:, None]
+    dims = (group.name, f"column({group.name})")
+    pm.Deterministic(f"effect({group.name})", effect, dims=dims)
+    return _Effect({}, effect)
 
 
 def _level_basis(
@@ -342,38 +324,6 @@ def _shifts(
     return shifts, absorbed
 
 
-def scale_root(group: GroupDesign, factors: np.ndarray, priors: dict[str, ResolvedPrior]) -> Any:
-    """Create sds and correlations; return A with A A' the covariance of standardized effects.
-
-    ``factors`` are the standard deviations of the columns, 1 for the intercept; what is
-    recorded is in raw units. A is lower triangular, (K, K).
-    """
-    import pymc as pm
-    import pytensor.tensor as pt
-
-    sds = pt.stack(
-        [
-            _draw(f"raw(sd({group.name}), {position})", priors[name].prior, factor, positive=True)
-            for position, (name, factor) in enumerate(zip(sd_names(group), factors, strict=True))
-        ]
-    )
-    pm.Deterministic(f"sd({group.name})", sds / factors, dims=f"column({group.name})")
-    if len(factors) == 1:
-        return pt.diag(sds)
-    prior = priors[f"cor({group.name})"].prior
-    assert isinstance(prior, Lkj)  # the spec allows no other
-    root = pm.LKJCorr(f"root({group.name})", n=len(factors), eta=prior.eta)
-    lower = np.tril_indices(len(factors), -1)
-    pm.Deterministic(f"cor({group.name})", (root @ root.T)[lower], dims=f"pair({group.name})")
-    return sds[:, None] * root
-
-
-def group_columns(design: Design, group: GroupDesign) -> np.ndarray:
-    """Return the columns that vary by group on the standardized scale, shape (obs, K)."""
-    ones = np.ones(design.n_rows)
-    return np.column_stack([ones if c < 0 else design.standardized[:, c] for c in group.columns])
-
-
 def _information(design: Design, group: GroupDesign) -> np.ndarray:
     """Return Z'Z over a guess of the noise variance, averaged over levels, shape (K, K)."""
     columns = group_columns(design, group)
@@ -385,56 +335,6 @@ def _rows(design: Design, group: GroupDesign, deviation: Any) -> Any:
     if group.columns == (-1,):
         return rows[:, 0]
     return (group_columns(design, group) * rows).sum(axis=1)
-
-
-def class_sigma(spec: ModelSpec, design: Design, priors: dict[str, ResolvedPrior]) -> Any:
-    """Create the noise parameters; return the standard deviation of every noise class."""
-    import pymc as pm
-    import pytensor.tensor as pt
-
-    sigma = _draw("sigma", priors["sigma"].prior, positive=True)
-    if spec.likelihood.scale == "by-cluster":
-        spread = _draw("sd(log sigma)", priors["sd(log sigma)"].prior, positive=True)
-        raw = pm.Normal("raw(log sigma)", 0.0, 1.0, dims="noise_cluster")
-        return pm.Deterministic(
-            "sigma(cluster)", sigma * pt.exp(spread * raw), dims="noise_cluster"
-        )
-    if spec.likelihood.scale == "size":
-        share = _draw("size.share", priors["size.share"].prior)
-        power = _draw("size.power", priors["size.power"].prior, positive=True)
-        log_size = np.log(size_classes(design)[1])
-        return sigma * pt.sqrt(1.0 - share + share * pt.exp(power * log_size))
-    return pt.stack([sigma])
-
-
-def _draw(name: str, prior: Prior, factor: float = 1.0, *, positive: bool = False) -> Any:
-    """Create a scalar with a prior stated for ``variable / factor``."""
-    import pymc as pm
-    import pytensor.tensor as pt
-
-    match prior.distribution:
-        case "half_normal":
-            return pm.HalfNormal(name, prior.sd * factor)
-        case "half_student_t":
-            return pm.HalfStudentT(name, nu=prior.nu, sigma=prior.sd * factor)
-        case "exponential":
-            return pm.Exponential(name, prior.rate / factor)
-        case "beta":
-            return pm.Beta(name, prior.a, prior.b)
-        case "uniform":
-            return pm.Uniform(name, prior.lower * factor, prior.upper * factor)
-        case "flat":
-            return pm.HalfFlat(name) if positive else pm.Flat(name)
-        case "inverse_scale":
-            variable = pm.HalfFlat(name)
-            pm.Potential(f"prior of {name}", -pt.log(variable))
-            return variable
-        case "normal":
-            return pm.Normal(name, prior.mean * factor, prior.sd * factor)
-        case "student_t":
-            return pm.StudentT(name, nu=prior.nu, mu=prior.mean * factor, sigma=prior.sd * factor)
-    msg = f"prior of {name}: got {prior.distribution!r}, which no parameter of this kind can have."
-    raise ValueError(msg)
 
 
 def _distribution(prior: Normal | StudentT, factor: float) -> Any:

@@ -28,6 +28,7 @@ from spatialclusters.exported import (
 from spatialclusters.files import write_arrays
 from spatialclusters.program import Target, build_target, gradient_of, make_program
 from spatialclusters.spec import ModelSpec, parse_spec
+from spatialclusters.weights import Weights
 
 __all__ = ["PREPARED", "is_prepared", "prepare"]
 
@@ -89,8 +90,15 @@ def _warm_start(target: Target, folder: Path, y: np.ndarray, seed: int) -> WarmS
 def _read_job(folder: Path) -> tuple[dict[str, Any], ModelSpec, Design]:
     settings = json.loads((folder / "job.json").read_text(encoding="utf-8"))["settings"]
     with xr.open_dataset(folder / "design.nc", engine="h5netcdf") as data:
-        design = Design(data.load())
+        design = Design(data.load(), _read_weights(folder / "weights.nc"))
     return settings, parse_spec((folder / "model.toml").read_text(encoding="utf-8")), design
+
+
+def _read_weights(path: Path) -> Weights | None:
+    if not path.is_file():
+        return None
+    with xr.open_dataset(path, engine="h5netcdf") as data:
+        return Weights.from_dataset(data.load())
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def resolve_priors(
     With ``s_y`` and ``s_j`` the standard deviations of the response and of covariate j, the
     defaults are normal(0, 10 s_y) for the intercept, normal(0, 2.5 s_y / s_j) for coefficients,
     half_normal(s_y) and half_normal(s_y / s_j) for group intercepts and slopes, lkj(2) for their
-    correlations and half_normal(2.5 s_y) for the noise; numbers are rounded to 3 digits.
+    correlations, beta(1, 1) for the parameter of a spatial structure, beta(1.01, 1.01) for ``rho``
+    and ``lambda`` (both stretched over their support) and half_normal(2.5 s_y) for the noise;
+    numbers are rounded to 3 digits.
 
     Parameters
     ----------
@@ -114,6 +116,10 @@ def _defaults(
                 yield f"sd({group}, {column})", stated, default
         if len(columns) > 1:
             yield f"cor({group})", (), Lkj(distribution="lkj", eta=2.0)
+        if parameter := spec.groups[group].parameter:
+            yield f"{parameter}({group})", (), Beta(distribution="beta", a=1.0, b=1.0)
+    for parameter in spec.spatial.parameters:
+        yield parameter, (), Beta(distribution="beta", a=1.01, b=1.01)
     yield "sigma", (), _half_normal(2.5 * response_sd)
     if spec.likelihood.scale == "by-cluster":
         yield "sd(log sigma)", (), _half_normal(0.5)
@@ -179,6 +185,12 @@ def describe_priors(
     return pd.DataFrame(rows, columns=["parameter", "prior", "source", "meaning"])
 
 
+_DEPENDENCE = {
+    "rho": "dependence of the response on its neighbors'",
+    "lambda": "dependence of the noise on its neighbors'",
+    "phi": "share of the effects' variance that neighbors share",
+    "alpha": "dependence of the effects on their neighbors'",
+}
 _PLAIN = {
     "nu": ("degrees of freedom minus 2", ""),
     "sd(log sigma)": ("spread of the log noise between clusters", ""),
@@ -193,6 +205,10 @@ def _meaning(
     if each.name in _PLAIN:
         subject, unit = _PLAIN[each.name]
         return f"{subject}: {_interval(each.prior, 1.0, unit)}"
+    if (kind := each.name.partition("(")[0]) in _DEPENDENCE:
+        what = _DEPENDENCE["alpha" if each.name.startswith("lambda(") else kind]
+        stretched = ", stretched over its support" if each.prior.distribution == "beta" else ""
+        return f"{what}: {each.prior.describe()}{stretched}"
     if each.name.startswith("cor("):
         return "correlations of the group's effects: eta 1 is uniform, larger favors zero"
     subject, label = _subject(each.name)

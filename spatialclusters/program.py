@@ -16,7 +16,7 @@ import numpy as np
 
 from spatialclusters.collapsed.mode import WarmStart, find_warm_start, stretch
 from spatialclusters.design import Design
-from spatialclusters.model import build_model
+from spatialclusters.model import LIKELIHOOD, build_model
 from spatialclusters.spec import ModelSpec
 
 __all__ = ["Program", "Target", "build_target", "gradient_of", "make_program"]
@@ -208,13 +208,14 @@ def _full(spec: ModelSpec, design: Design, jitter: float) -> Target:
     names = [variable.name for variable in model.value_vars]
     origin = {n: jax.numpy.asarray(x, dtype=float) for n, x in model.initial_point().items()}
     kept = _recorded_variables(model)
-    stated = [p for p in model.potentials if not p.name.startswith("jacobian")]
+    likelihood = [p for p in model.potentials if p.name == LIKELIHOOD]
+    stated = [p for p in model.potentials if not p.name.startswith(("jacobian", LIKELIHOOD))]
     inputs, outputs = _with_open_response(
         model,
         [
             -model.logp(),
             *kept,
-            model.logp(vars=model.observed_RVs, sum=True),
+            model.logp(vars=likelihood or model.observed_RVs, sum=True),
             model.logp(vars=[*model.free_RVs, *stated], sum=True, jacobian=False),
         ],
     )
@@ -298,7 +299,8 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
         sums, warm = data
         point, log_jacobian = stretch(z, warm)
         prior, _, *values = evaluate(point)
-        likelihood = log_marginal_likelihood(layout, sums, theta_of(design, values[:n_theta]))
+        theta = theta_of(spec, design, values[:n_theta])
+        likelihood = log_marginal_likelihood(layout, sums, theta)
         return -(prior + likelihood + log_jacobian)
 
     def warm_up(gradient: Callable[[Any, Any], Any], y: np.ndarray, seed: int) -> WarmStart:
@@ -318,7 +320,7 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
     def values(z: Any, key: Any, data: Any) -> dict[str, Any]:
         sums, warm = data
         density, log_prior, *values = evaluate(stretch(z, warm)[0])
-        recovered = recover(layout, sums, theta_of(design, values[:n_theta]), key)
+        recovered = recover(layout, sums, theta_of(spec, design, values[:n_theta]), key)
         posterior = {v.name: x for v, x in zip(kept, values[n_theta:], strict=True)}
         posterior |= raw_values(spec, design, recovered.draw)
         means, variances = raw_moments(spec, design, recovered)

@@ -229,9 +229,11 @@ def _dimensions(
     spec: ModelSpec, design: Design
 ) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
     """Name the dims of every posterior variable and give their labels."""
-    from spatialclusters.model import noise_clusters, pair_labels
+    from spatialclusters.parameters import noise_clusters, pair_labels
+    from spatialclusters.processes import dependence_names
 
-    scalars = ("intercept", "sigma", "size.share", "size.power", "sd(log sigma)", "nu")
+    scalars = ["intercept", "sigma", "size.share", "size.power", "sd(log sigma)", "nu"]
+    scalars += dependence_names(spec)
     known: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {name: ((), {}) for name in scalars}
     known["coefficient"] = (("term",), {"term": np.array(design.terms, dtype=object)})
     for group in design.groups:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
-from scipy import sparse
 
 from spatialclusters.cells import CellRule
 from spatialclusters.errors import PanelError, SpecError, listing, suggestion
 from spatialclusters.expressions import sample_mask
+from spatialclusters.lags import block_weights
 from spatialclusters.linkages import read_linkages
 from spatialclusters.measures import MEASURES, compute_measures, growth
 from spatialclusters.panel import Panel
@@ -85,35 +84,6 @@ def choose_rows(spec: ModelSpec, panel: Panel, weights: Weights | None, linkages
         base=base,
         linkages=attributes,
     )
-
-
-def block_weights(
-    weights: Weights, ids: Mapping[str, np.ndarray], *, restandardize: bool = True
-) -> sparse.csr_array:
-    """Lay W out over rows, one block per cluster over the regions that have it.
-
-    Parameters
-    ----------
-    weights
-        Over all regions of the panel.
-    ids
-        ``region`` of each row, once per block, and ``cluster`` if there are blocks.
-    restandardize
-        Divide rows of standardized weights by their sums again, since a block lacks
-        some neighbors; otherwise absent neighbors count 0.
-    """
-    position = {region: i for i, region in enumerate(weights.regions)}
-    region = np.array([position[r] for r in ids["region"]])
-    block = pd.factorize(ids["cluster"])[0] if "cluster" in ids else np.zeros(len(region), int)
-    parts = [np.flatnonzero(block == k) for k in range(int(block.max()) + 1)]
-    pieces = [weights.matrix[region[part]][:, region[part]] for part in parts]
-    back = np.argsort(np.concatenate(parts))
-    matrix = sparse.block_diag(pieces, format="csr")[back][:, back]
-    if weights.row_standardized and restandardize:
-        total = np.asarray(matrix.sum(axis=1)).ravel()
-        inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0.0)
-        matrix = sparse.diags_array(inverse) @ matrix
-    return sparse.csr_array(matrix)
 
 
 def _response(spec: ModelSpec, panel: Panel) -> tuple[xr.DataArray, str | None]:

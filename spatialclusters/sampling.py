@@ -176,6 +176,7 @@ def _prepare(
         "settings": asdict(settings),
         "model": hashlib.sha256(spec_to_toml(spec).encode()).hexdigest(),
         "design": design.digest,
+        "weights": design.weights.digest if design.weights else None,
     }
     path = folder / "job.json"
     if resume and not path.is_file():
@@ -199,6 +200,8 @@ def _prepare(
         return
     folder.mkdir(parents=True, exist_ok=True)
     design.data.to_netcdf(folder / "design.nc", engine="h5netcdf")
+    if design.weights is not None:
+        design.weights.to_dataset().to_netcdf(folder / "weights.nc", engine="h5netcdf")
     (folder / "model.toml").write_text(spec_to_toml(spec), encoding="utf-8")
     replace_file(path, lambda file: file.write(json.dumps(job).encode()))
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from spatialclusters.design import Design
+from spatialclusters.design import Design, GroupDesign
 from spatialclusters.errors import SpecError
-from spatialclusters.model import model_priors, noise_clusters, relative_size, sd_names
+from spatialclusters.parameters import model_priors, noise_clusters, relative_size, sd_names
+from spatialclusters.processes import FIELDS, outcome_process
 from spatialclusters.result import Fit
 from spatialclusters.spec import ModelSpec, Prior
 from spatialclusters.spec.distributions import Lkj
@@ -16,16 +17,18 @@ from spatialclusters.spec.distributions import Lkj
 __all__ = [
     "draw_parameters",
     "expected_response",
+    "linear_predictor",
     "lkj_correlation",
     "noise_scale",
     "posterior_predictive",
     "prior_predictive",
     "simulate_response",
+    "surface_effects",
     "thinned",
 ]
 
 
-def expected_response(design: Design, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
+def linear_predictor(design: Design, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
     r"""Return :math:`\alpha + x'\beta + \sum_g z_g'b_g` for one set of parameters.
 
     Parameters
@@ -50,6 +53,17 @@ def expected_response(design: Design, parameters: Mapping[str, np.ndarray]) -> n
         for position, column in enumerate(group.columns):
             mean += effect[:, position] * (1.0 if column < 0 else centered[:, column])
     return np.asarray(mean)
+
+
+def expected_response(
+    spec: ModelSpec, design: Design, parameters: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    r"""Return the mean of the response given the effects, (N,).
+
+    That is the linear predictor, or :math:`(I - \rho L)^{-1}` times it.
+    """
+    mean, space = linear_predictor(design, parameters), outcome_process(spec, design)
+    return mean if space is None else space.response(parameters, mean, np.zeros(len(mean)))
 
 
 def noise_scale(
@@ -78,7 +92,10 @@ def simulate_response(
         noise = rng.standard_t(float(parameters["nu"]), size=design.n_rows)
     else:
         noise = rng.standard_normal(design.n_rows)
-    return np.asarray(expected_response(design, parameters) + scale * noise)
+    mean, space = linear_predictor(design, parameters), outcome_process(spec, design)
+    if space is not None:
+        return space.response(parameters, mean, scale * noise)
+    return np.asarray(mean + scale * noise)
 
 
 def posterior_predictive(fit: Fit, *, draws: int = 200, seed: int) -> np.ndarray:
@@ -164,9 +181,42 @@ def draw_parameters(
             parameters[f"cor({group.name})"] = correlation[np.tril_indices(len(sds), -1)]
             root = np.linalg.cholesky(correlation)
         normal = rng.standard_normal((len(group.levels), len(sds)))
+        if group.structure != "iid":
+            field, value = FIELDS[group.structure], None
+            if field.parameter is not None:
+                name = f"{field.parameter}({group.name})"
+                value = _draw_dependence(drawn[name], field.support, rng)
+                parameters[name] = np.array(value)
+            normal = surface_effects(design, group, value, normal)
         parameters[f"sd({group.name})"] = sds
         parameters[f"effect({group.name})"] = normal @ root.T * sds
+    space = outcome_process(spec, design)
+    if space is not None:
+        for name in space.parameters:
+            parameters[name] = np.array(_draw_dependence(drawn[name], space.support, rng))
     return parameters | _draw_noise(spec, design, one, rng)
+
+
+def surface_effects(
+    design: Design, group: GroupDesign, value: float | None, normal: np.ndarray
+) -> np.ndarray:
+    """Return effects of scale one that neighbors share, piece by piece, from normals (J, 1)."""
+    field, graph = FIELDS[group.structure], design.graph(group)
+    out = np.empty_like(normal)
+    for k in range(int(graph.piece.max()) + 1):
+        inside = np.flatnonzero(graph.piece == k)
+        adjacency = graph.adjacency[inside][:, inside].toarray()[None]
+        arrays = field.prepare(adjacency, np.ones(adjacency.shape[:2], dtype=bool))
+        out[inside] = np.asarray(field.root(arrays, value))[0] @ normal[inside]
+    return out
+
+
+def _draw_dependence(prior: Prior, support: tuple[float, float], rng: np.random.Generator) -> float:
+    """Draw a parameter of spatial dependence; a beta prior is stretched over the support."""
+    if prior.distribution == "beta":
+        lower, upper = support
+        return float(lower + (upper - lower) * rng.beta(prior.a, prior.b))
+    return _draw("a dependence", prior, rng)
 
 
 def lkj_correlation(size: int, eta: float, rng: np.random.Generator) -> np.ndarray:

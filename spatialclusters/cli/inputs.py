@@ -145,7 +145,7 @@ def _describe_weights(weights: dict[str, Any] | None) -> Iterator[str]:
 
 def describe_model_priors(spec: ModelSpec, design: Design) -> pd.DataFrame:
     """Say what every prior means in units of the outcome."""
-    from spatialclusters.model import model_priors
+    from spatialclusters.parameters import model_priors
     from spatialclusters.priors import describe_priors
 
     return describe_priors(

@@ -64,7 +64,7 @@ def cell_root(layout: Layout, theta: Theta) -> Any:
 class CellSums(NamedTuple):
     """Sums over the rows of a bucket's cells, to be multiplied by ``unit``.
 
-    ``columns``, (blocks, cells, p + 1), of coefficients and response; ``outer``, one
+    ``columns``, (blocks, cells, p + 1 or 2), of coefficients and response; ``outer``, one
     (blocks, cells, K) per outer factor; ``count`` (blocks, cells); ``local`` (blocks,
     width, cells). With one noise class they are constants and ``unit`` its weight, which
     keeps the gradient cheap; with several they are weighted already and ``unit`` is 1.
@@ -84,7 +84,7 @@ def cell_sums(
 ) -> CellSums:
     """Return what the rows of each cell of a bucket add up to."""
     blocks, cells = len(bucket.blocks), bucket.cells
-    first = layout.n_columns + 1
+    first = layout.n_sums
     ends = np.cumsum([first, *(f.width for f in layout.outer)])
     one = layout.problem.n_classes == 1
     unit, ones = (weight[0], jnp.ones(1)) if one else (1.0, weight)

@@ -25,9 +25,16 @@ from jax.scipy.linalg import solve_triangular
 
 from spatialclusters.collapsed.cells import eliminate_cells, weigh, weigh_classes
 from spatialclusters.collapsed.elimination import eliminate
-from spatialclusters.collapsed.layout import Bucket, Layout, Theta
+from spatialclusters.collapsed.layout import Bucket, Layout, Problem, Theta
+from spatialclusters.collapsed.plan import Factor
 
-__all__ = ["Normal", "log_likelihood", "log_marginal_likelihood", "normal_equations"]
+__all__ = [
+    "Normal",
+    "log_likelihood",
+    "log_marginal_likelihood",
+    "normal_equations",
+    "response_column",
+]
 
 
 class Normal(NamedTuple):
@@ -79,7 +86,7 @@ def log_likelihood(layout: Layout, theta: Theta, log_det: Any, rest: Any) -> Any
     flat = int((~layout.problem.proper).sum())
     n_rows = len(layout.problem.classes)
     value = log_det + rest[0, 0] + (n_rows - flat) * math.log(2.0 * math.pi)
-    if layout.constrained:
+    if layout.constraints:
         # conditioning on means of zero: N(0; mean | y) / N(0; mean)
         spread, mean = -rest[1:, 1:], rest[1:, 0]
         value += jnp.linalg.slogdet(spread)[1] + mean @ jnp.linalg.solve(spread, mean)
@@ -89,18 +96,23 @@ def log_likelihood(layout: Layout, theta: Theta, log_det: Any, rest: Any) -> Any
 
 def normal_equations(layout: Layout, sums: Mapping[str, Any], theta: Theta) -> Normal:
     """Weight the sums by the noise, eliminate the cells, and add the priors."""
+    problem, columns = layout.problem, layout.n_columns
     weight = theta.sigma**-2.0
-    columns = layout.n_columns
+    log_det = -(sums["rows"] @ jnp.log(weight))
+    if problem.space is not None:
+        log_det -= 2.0 * problem.space.log_jacobian(theta.spatial, jnp)
+    if problem.lags_noise:
+        slope = theta.spatial["lambda"]
+        weight = jnp.concatenate([weight, -slope * weight, slope**2 * weight])
     xx = weigh_classes(sums["XX"], weight)
     xz = weigh_classes(sums["XZ"], weight)
     k = layout.outer[0].width if layout.plan.outer_first else layout.outer_width
     zz = weigh(sums["ZZ"], weight, (layout.outer_width, k))
-    log_det = -(sums["rows"] @ jnp.log(weight))
     blocks, cross, own = [], [], [jnp.zeros(())] * len(layout.outer)
     for bucket, mine in zip(layout.buckets, sums["buckets"], strict=True):
         width = bucket.width
         local = weigh_classes(mine["local"], weight)
-        local = local.reshape(len(bucket.blocks), width, width + columns + 1)
+        local = local.reshape(len(bucket.blocks), width, width + layout.n_sums)
         if layout.plan.cell is None:
             shape = (len(bucket.blocks), width, layout.outer_width)
             to_outer = weigh(mine["cross"], weight, shape)
@@ -111,22 +123,33 @@ def normal_equations(layout: Layout, sums: Mapping[str, Any], theta: Theta) -> N
             own = [before + more for before, more in zip(own, cells.own, strict=True)]
             zz = zz if cells.between is None else zz - cells.between
             log_det += cells.log_det
-        blocks.append(_with_prior(layout, bucket, theta, local[:, :, :width]))
-        right = [local[:, :, width:-1], to_outer, local[:, :, -1:]]
-        right += [mine["constraint"]] if layout.constrained else []
+        block, log_prior = _with_prior(layout, bucket, mine, theta, local[:, :, :width])
+        log_det -= log_prior
+        blocks.append(block)
+        local_x = response_column(problem, theta, local[:, :, width:])
+        right = [local_x[:, :, :-1], to_outer, local_x[:, :, -1:]]
+        right += [mine["constraint"]] if layout.constraints else []
         cross.append(right)
+    surfaces = {}
+    for factor in layout.outer:
+        if factor.surface is not None:
+            arrays = sums["surfaces"][factor.name]
+            surfaces[factor.name], log_prior = _surface_precision(factor, arrays, theta)
+            log_det -= log_prior
     for factor, levels in (
         *((f, f.n_seen) for f in layout.local),
         *((f, f.n_levels) for f in layout.outer),
     ):
         log_det += 2.0 * levels * jnp.sum(jnp.log(jnp.abs(jnp.diag(theta.roots[factor.name]))))
+    xx = response_column(problem, theta, response_column(problem, theta, xx).T)
+    xz = response_column(problem, theta, xz.T).T
     x, y = slice(0, columns), slice(columns, columns + 1)
     xx_prior = xx[x, x] + jnp.diag(layout.problem.proper.astype(float))
     # between what is in no block: coefficients, response, constraints
     to_z, ends = [xz[x], xz[y]], [xx[x, y], xx[y, y]]
-    if layout.constrained:
+    if layout.constraints:
         to_z.append(sums["constraint"].T)
-        n = len(layout.constrained)
+        n = len(layout.constraints)
         # levels without rows are in no block, but their effects count in the sum
         unplaced = -jnp.diag(sums["unplaced"] * _prior_of_means(layout, theta))
         ends = [
@@ -134,8 +157,18 @@ def normal_equations(layout: Layout, sums: Mapping[str, Any], theta: Theta) -> N
             jnp.block([[xx[y, y], jnp.zeros((1, n))], [jnp.zeros((n, 1)), unplaced]]),
         ]
     parts = _Unblocked(xx_prior, zz, to_z[0], jnp.concatenate(to_z[1:]).T, *ends)
-    assemble = _outer_first if layout.plan.outer_first else _blocks_first
-    return Normal(*assemble(layout, theta, parts, own, blocks, cross), log_det)
+    if layout.plan.outer_first:
+        return Normal(*_outer_first(layout, theta, parts, own, blocks, cross), log_det)
+    zz = _with_outer_prior(layout, theta, zz, own, surfaces)
+    return Normal(*_blocks_first(parts._replace(zz=zz), blocks, cross), log_det)
+
+
+def response_column(problem: Problem, theta: Theta, columns: Any) -> Any:
+    """Merge the last two columns, y and L y, into the filtered response where it is lagged."""
+    if not problem.lags_response:
+        return columns
+    filtered = columns[..., -2:-1] - theta.spatial["rho"] * columns[..., -1:]
+    return jnp.concatenate([columns[..., :-2], filtered], axis=-1)
 
 
 class _Unblocked(NamedTuple):
@@ -150,19 +183,13 @@ class _Unblocked(NamedTuple):
 
 
 def _blocks_first(
-    layout: Layout,
-    theta: Theta,
-    parts: _Unblocked,
-    own: Sequence[Any],
-    blocks: Sequence[Any],
-    cross: Sequence[Sequence[Any]],
+    parts: _Unblocked, blocks: Sequence[Any], cross: Sequence[Sequence[Any]]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
     """Put outer effects into the dense block."""
-    zz = _with_outer_prior(layout, theta, parts.zz, own)
     dense = jnp.block(
         [
             [parts.xx, parts.xz, parts.xy],
-            [parts.xz.T, zz, parts.zy],
+            [parts.xz.T, parts.zz, parts.zy],
             [parts.xy.T, parts.zy.T, parts.yy],
         ]
     )
@@ -202,8 +229,19 @@ def _outer_first(
 
 
 def _prior_of_means(layout: Layout, theta: Theta) -> Any:
-    """Return the prior variance of the mean effect of each constrained factor."""
-    return jnp.stack([theta.roots[f.name][0, 0] ** 2 / f.n_levels for f in layout.constrained])
+    """Return the prior variance of each mean effect that is constrained to zero."""
+    return jnp.stack(
+        [theta.roots[f.name][0, 0] ** 2 / len(levels) for f, levels in layout.constraints]
+    )
+
+
+def _surface_precision(factor: Factor, arrays: Any, theta: Theta) -> tuple[Any, Any]:
+    """Return the prior precision of a surface, by piece, and its log determinant at scale one."""
+    assert factor.surface is not None
+    surface = factor.surface
+    parameter = None if surface.parameter is None else theta.spatial[surface.parameter]
+    precision, log_det = surface.field.precision(arrays, parameter)
+    return precision / theta.roots[factor.name][0, 0] ** 2, log_det
 
 
 def _precision(root: Any) -> Any:
@@ -211,25 +249,53 @@ def _precision(root: Any) -> Any:
     return inverse.T @ inverse
 
 
-def _with_prior(layout: Layout, bucket: Bucket, theta: Theta, information: Any) -> Any:
-    """Add the prior precision of local effects, and 1 where a block has no such effect."""
-    offset = 0
+def _with_prior(
+    layout: Layout, bucket: Bucket, mine: Mapping[str, Any], theta: Theta, information: Any
+) -> tuple[Any, Any]:
+    """Add the prior precision of local effects, and 1 where a block has no such effect.
+
+    Returns
+    -------
+    tuple
+        The information, and the log determinants of surfaces at scale one.
+    """
+    offset, log_prior = 0, jnp.zeros(())
     for factor, present in zip(layout.local, bucket.present, strict=True):
+        if factor.surface is not None:
+            precision, log_det = _surface_precision(factor, mine["surfaces"][factor.name], theta)
+            # an absent slot has precision 1, whatever the scale
+            both = present[:, :, None] & present[:, None, :]
+            precision = jnp.where(both, precision, jnp.eye(present.shape[1]))
+            inside = slice(offset, offset + present.shape[1])
+            information = information.at[:, inside, inside].add(precision)
+            offset, log_prior = inside.stop, log_prior + log_det
+            continue
         precision = _precision(theta.roots[factor.name])
         eye = jnp.eye(factor.width)
         added = jnp.where(present[:, :, None, None], precision, eye)
         at = offset + np.arange(present.shape[1] * factor.width).reshape(-1, factor.width)
         information = information.at[:, at[:, :, None], at[:, None, :]].add(added)
         offset += at.size
-    return information
+    return information, log_prior
 
 
-def _with_outer_prior(layout: Layout, theta: Theta, information: Any, taken: Sequence[Any]) -> Any:
+def _with_outer_prior(
+    layout: Layout,
+    theta: Theta,
+    information: Any,
+    taken: Sequence[Any],
+    surfaces: Mapping[str, Any],
+) -> Any:
     """Add the prior precision of outer effects, and take what cells take within factors."""
     offset = 0
     for factor, own in zip(layout.outer, taken, strict=True):
         at = offset + np.arange(factor.n_levels * factor.width).reshape(-1, factor.width)
-        added = _precision(theta.roots[factor.name]) - own
+        if factor.name in surfaces:
+            inside = slice(offset, offset + factor.n_levels)
+            information = information.at[inside, inside].add(surfaces[factor.name][0])
+            added = -own
+        else:
+            added = _precision(theta.roots[factor.name]) - own
         information = information.at[at[:, :, None], at[:, None, :]].add(added)
         offset += at.size
     return information

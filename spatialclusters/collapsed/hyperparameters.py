@@ -12,13 +12,15 @@ from spatialclusters.collapsed.layout import Theta, lay_out
 from spatialclusters.collapsed.problem import column_factors, mixed_model
 from spatialclusters.collapsed.statistics import statistics
 from spatialclusters.design import Design
-from spatialclusters.model import (
+from spatialclusters.parameters import (
     WIDE,
     class_sigma,
+    dependence,
     hyperparameter_coords,
     model_priors,
     scale_root,
 )
+from spatialclusters.processes import dependence_names, supports
 from spatialclusters.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ def hyperparameter_model(spec: ModelSpec, design: Design) -> tuple[pm.Model, lis
     -------
     tuple
         The model, and the symbolic values that make up theta: the standard deviation of
-        every noise class, then the root of each group that is not fixed.
+        every noise class, the root of each group that is not fixed, and the parameters of
+        spatial dependence in the order of :func:`~spatialclusters.processes.supports`.
     """
     import pymc as pm
 
@@ -46,15 +49,20 @@ def hyperparameter_model(spec: ModelSpec, design: Design) -> tuple[pm.Model, lis
             if group.effect != "fixed"
         ]
         sigma = class_sigma(spec, design, priors)
-    return model, [sigma, *roots]
+        spatial = [
+            dependence(name, priors[name].prior, support)
+            for name, support in supports(spec, design).items()
+        ]
+    return model, [sigma, *roots, *spatial]
 
 
-def theta_of(design: Design, values: list[Any]) -> Theta:
+def theta_of(spec: ModelSpec, design: Design, values: list[Any]) -> Theta:
     """Name the values of theta, and add the constant roots of fixed effects."""
     free = [group.name for group in design.groups if group.effect != "fixed"]
     wide = np.full((1, 1), WIDE * float(design.y.std(ddof=1)))
-    roots: Mapping[str, Any] = dict(zip(free, values[1:], strict=True))
-    return Theta(values[0], {g.name: roots.get(g.name, wide) for g in design.groups})
+    roots: Mapping[str, Any] = dict(zip(free, values[1:], strict=False))
+    spatial = dict(zip(dependence_names(spec), values[1 + len(free) :], strict=True))
+    return Theta(values[0], {g.name: roots.get(g.name, wide) for g in design.groups}, spatial)
 
 
 def build_collapsed_model(spec: ModelSpec, design: Design) -> pm.Model:
@@ -78,7 +86,8 @@ def build_collapsed_model(spec: ModelSpec, design: Design) -> pm.Model:
     Returns
     -------
     pymc.Model
-        Variables ``sd(g)`` (column), ``cor(g)`` (pair), ``sigma`` and what the noise adds.
+        Variables ``sd(g)`` (column), ``cor(g)`` (pair), ``sigma``, what the noise adds, and
+        the parameters of spatial dependence.
 
     Examples
     --------
@@ -103,7 +112,7 @@ def build_collapsed_model(spec: ModelSpec, design: Design) -> pm.Model:
     model, values = hyperparameter_model(spec, design)
 
     def density(*theta: Any) -> Any:
-        return log_marginal_likelihood(layout, sums, theta_of(design, list(theta)))
+        return log_marginal_likelihood(layout, sums, theta_of(spec, design, list(theta)))
 
     with model:
         pm.Potential("log p(y | theta)", wrap_jax(density)(*values))

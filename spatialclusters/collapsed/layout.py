@@ -7,24 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from spatialclusters.collapsed.plan import Factor, Plan, make_plan
+from spatialclusters.processes.outcome import Outcome
 
-__all__ = ["Bucket", "ByClass", "Layout", "Problem", "Theta", "lay_out"]
+__all__ = ["Bucket", "ByClass", "Constraint", "Layout", "Problem", "Theta", "lay_out"]
 
 _MAX_BUCKETS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A Gaussian linear mixed model over N rows, in whitened coefficients.
+    r"""A Gaussian linear mixed model over N rows, in whitened coefficients.
 
     ``y = shift + X u + sum_f Z_f b_f + noise`` with ``u ~ N(0, 1)`` where ``proper`` and
     flat elsewhere: columns of X are multiplied by prior standard deviations, and
     ``shift`` is the mean at prior means. ``classes`` is the noise class of every row.
+    With ``space``, y stands for :math:`(I - \rho L) y` and the noise for
+    :math:`(I - \lambda L)^{-1}` noise, as its parameters say.
     """
 
     X: np.ndarray
@@ -33,13 +38,35 @@ class Problem:
     factors: tuple[Factor, ...]
     classes: np.ndarray
     n_classes: int
+    space: Outcome | None = None
+
+    @property
+    def lags_response(self) -> bool:
+        """Whether the response depends on its neighbors'."""
+        return self.space is not None and "rho" in self.space.parameters
+
+    @property
+    def lags_noise(self) -> bool:
+        """Whether the noise depends on its neighbors'."""
+        return self.space is not None and "lambda" in self.space.parameters
 
 
 class Theta(NamedTuple):
-    """Hyperparameters: ``sigma`` by noise class; ``roots`` A of each factor, A A' its covariance."""
+    """Hyperparameters: ``sigma`` by noise class; ``roots`` A of each factor, A A' its covariance.
+
+    ``spatial`` holds ``rho``, ``lambda`` and the parameters of surfaces by name.
+    """
 
     sigma: Any
     roots: Mapping[str, Any]
+    spatial: Mapping[str, Any] = {}
+
+
+class Constraint(NamedTuple):
+    """Levels of a factor whose effects sum to zero."""
+
+    factor: Factor
+    levels: np.ndarray
 
 
 class ByClass(NamedTuple):
@@ -91,15 +118,24 @@ class Layout:
         """Factors in the dense block."""
         return tuple(self.problem.factors[f] for f in self.plan.outer)
 
-    @property
-    def constrained(self) -> tuple[Factor, ...]:
-        """Factors whose effects sum to zero, in the order of the constraint columns."""
-        return tuple(f for f in self.problem.factors if f.fixed)
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Sums that are zero, in the order of the constraint columns."""
+        return tuple(
+            Constraint(factor, levels)
+            for factor in self.problem.factors
+            for levels in _zero_sums(factor)
+        )
 
     @property
     def n_columns(self) -> int:
         """Number of coefficients, the intercept included."""
         return int(self.problem.X.shape[1])
+
+    @property
+    def n_sums(self) -> int:
+        """Number of columns that rows are summed over: coefficients, response, perhaps its lag."""
+        return self.n_columns + 1 + self.problem.lags_response
 
     @property
     def local_width(self) -> int:
@@ -120,7 +156,8 @@ class Layout:
 
 def lay_out(problem: Problem, plan: Plan | None = None) -> Layout:
     """Give every level its place, by default in the cheapest plan."""
-    plan = plan or make_plan(problem.factors, problem.X.shape[1] + 1)
+    components = problem.space.lag.components if problem.space and problem.lags_noise else None
+    plan = plan or make_plan(problem.factors, problem.X.shape[1] + 1, components)
     factors = problem.factors
     n_blocks = int(plan.block.max()) + 1 if len(plan.block) else 0
     owner = {f: _owner(factors[f], plan.block) for f in plan.local}
@@ -150,6 +187,18 @@ def lay_out(problem: Problem, plan: Plan | None = None) -> Layout:
     )
     row_place = slot_of[plan.block] if n_blocks else np.zeros((0, 2), dtype=int)
     return Layout(problem, plan, buckets, place, cell_place, row_place)
+
+
+def _zero_sums(factor: Factor) -> list[np.ndarray]:
+    """Return the sets of levels whose effects sum to zero."""
+    if factor.fixed:
+        return [np.arange(factor.n_levels)]
+    if factor.surface is None or not factor.surface.field.constrained:
+        return []
+    graph = factor.surface.graph.adjacency
+    component = sparse.csgraph.connected_components(graph, directed=False)[1]
+    sets = [np.flatnonzero(component == k) for k in range(int(component.max()) + 1)]
+    return [levels for levels in sets if len(levels) > 1]
 
 
 def _owner(factor: Factor, block: np.ndarray) -> np.ndarray:

@@ -19,7 +19,19 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-__all__ = ["Factor", "Plan", "make_plan"]
+from spatialclusters.lags import LevelGraph
+from spatialclusters.processes.fields import Field
+
+__all__ = ["Factor", "Plan", "Surface", "make_plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A spatial structure over the levels of a factor, and the name of its parameter."""
+
+    field: Field
+    graph: LevelGraph
+    parameter: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +39,7 @@ class Factor:
     """A group of effects: the level of every row, and the columns that vary by level.
 
     ``values`` has shape (N, K); row n has the effects of level ``codes[n]`` in its
-    mean with these weights.
+    mean with these weights. With a ``surface`` the levels are correlated.
     """
 
     name: str
@@ -35,6 +47,7 @@ class Factor:
     n_levels: int
     values: np.ndarray
     fixed: bool = False
+    surface: Surface | None = None
 
     @property
     def width(self) -> int:
@@ -79,7 +92,7 @@ class Plan:
     operations: float
 
 
-def make_plan(factors: Sequence[Factor], n_columns: int) -> Plan:
+def make_plan(factors: Sequence[Factor], n_columns: int, noise: np.ndarray | None = None) -> Plan:
     """Choose the cheapest order of elimination.
 
     Parameters
@@ -88,6 +101,9 @@ def make_plan(factors: Sequence[Factor], n_columns: int) -> Plan:
         Group factors over the same N rows.
     n_columns
         Coefficients and other columns that are always in the dense block.
+    noise
+        With spatially correlated noise, the component of every row: rows of one component
+        meet in everything, so they are in one block, and nothing leaves level by level.
 
     Examples
     --------
@@ -109,21 +125,25 @@ def make_plan(factors: Sequence[Factor], n_columns: int) -> Plan:
             candidate
             for size in range(len(factors) + 1)
             for inside in itertools.combinations(positions, size)
-            for candidate in _candidates(factors, inside, n_columns)
+            for candidate in _candidates(factors, inside, n_columns, noise)
         ),
         key=lambda plan: plan.operations,
     )
 
 
-def _candidates(factors: Sequence[Factor], inside: tuple[int, ...], n_columns: int) -> list[Plan]:
+def _candidates(
+    factors: Sequence[Factor], inside: tuple[int, ...], n_columns: int, noise: np.ndarray | None
+) -> list[Plan]:
     """Return the plans with these factors in blocks, with and without cells."""
     outer = tuple(f for f in range(len(factors)) if f not in inside)
-    block = _blocks([factors[f] for f in inside])
+    block = _blocks([factors[f] for f in inside], noise)
     cells = [
         f
         for f in inside
-        if factors[f].intercept_only
+        if noise is None
+        and factors[f].intercept_only
         and not factors[f].fixed
+        and factors[f].surface is None
         and all(_nested(factors[f], factors[g]) for g in outer)
     ]
     plans = []
@@ -133,7 +153,8 @@ def _candidates(factors: Sequence[Factor], inside: tuple[int, ...], n_columns: i
         first = float(_size(factors, outer) + n_columns)
         blocks_first = first**3 + (widths**3 + widths**2 * first + widths * first**2).sum()
         plans.append(Plan(cell, local, outer, block, False, float(blocks_first)))
-        if len(outer) == 1 and local:
+        apart = noise is None and all(factors[f].surface is None for f in outer)
+        if len(outer) == 1 and local and apart:
             k, last = factors[outer[0]].width, float(widths.sum()) + n_columns
             levels = factors[outer[0]].n_levels
             outer_first = last**3 + levels * (k**3 + k**2 * last + k * last**2)
@@ -145,12 +166,18 @@ def _size(factors: Sequence[Factor], chosen: tuple[int, ...]) -> int:
     return sum(factors[f].n_levels * factors[f].width for f in chosen)
 
 
-def _blocks(local: Sequence[Factor]) -> np.ndarray:
-    """Return the connected component of every row, where shared levels connect."""
+def _blocks(local: Sequence[Factor], noise: np.ndarray | None) -> np.ndarray:
+    """Return the connected component of every row, where what rows share connects them.
+
+    They share levels, the pieces of a surface, and the components of their noise.
+    """
     if not local:
         return np.zeros(0, dtype=np.int64)
-    offsets = np.cumsum([0, *(factor.n_levels for factor in local)])
-    nodes = [factor.codes + offset for factor, offset in zip(local, offsets, strict=False)]
+    shared = [factor.codes for factor in local]
+    shared += [f.surface.graph.piece[f.codes] for f in local if f.surface is not None]
+    shared += [] if noise is None else [noise]
+    offsets = np.cumsum([0, *(int(codes.max()) + 1 for codes in shared)])
+    nodes = [codes + offset for codes, offset in zip(shared, offsets, strict=False)]
     edges = [np.empty((2, 0), dtype=np.int64)]
     edges += [np.stack([nodes[0], other]) for other in nodes[1:]]
     source, target = np.concatenate(edges, axis=1)

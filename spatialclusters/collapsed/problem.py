@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from spatialclusters.collapsed.layout import Problem
-from spatialclusters.collapsed.plan import Factor
+from spatialclusters.collapsed.plan import Factor, Surface
 from spatialclusters.design import Design, GroupDesign
-from spatialclusters.model import group_columns, model_priors, noise_classes
+from spatialclusters.parameters import group_columns, model_priors, noise_classes
+from spatialclusters.processes.fields import FIELDS
+from spatialclusters.processes.outcome import outcome_process
 from spatialclusters.spec import ModelSpec
 from spatialclusters.spec.distributions import Flat, Normal
 
@@ -69,7 +71,18 @@ def mixed_model(spec: ModelSpec, design: Design) -> Problem:
             group_columns(design, group),
             # without an intercept fixed effects are free, as in the full model
             fixed=group.effect == "fixed" and design.intercept,
+            surface=surface(design, group),
         )
         for group in design.groups
     )
-    return Problem(X * sd, X @ mean, proper, factors, codes, len(labels))
+    space = outcome_process(spec, design)
+    return Problem(X * sd, X @ mean, proper, factors, codes, len(labels), space)
+
+
+def surface(design: Design, group: GroupDesign) -> Surface | None:
+    """Return the spatial structure of a group's effects."""
+    if group.structure == "iid":
+        return None
+    field = FIELDS[group.structure]
+    parameter = f"{field.parameter}({group.name})" if field.parameter else None
+    return Surface(field, design.graph(group), parameter)

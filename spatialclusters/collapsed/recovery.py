@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spatialclusters.collapsed.cells import cell_sums
-from spatialclusters.collapsed.density import log_likelihood, normal_equations
+from spatialclusters.collapsed.density import log_likelihood, normal_equations, response_column
 from spatialclusters.collapsed.elimination import Factors, factorize
 from spatialclusters.collapsed.layout import Layout, Theta
 
@@ -68,7 +68,7 @@ def recover(layout: Layout, sums: Mapping[str, Any], theta: Theta, key: Any) -> 
     mean, draw = (_in_order(layout, _solve(factors, 0, n)) for n in (None, noise))
     variance = _in_order(layout, _variance(factors))
     covariance = _in_order(layout, _covariance(layout, factors))
-    if layout.constrained:
+    if layout.constraints:
         mean, draw, down, across = _constrain(layout, sums, factors, rest, mean, draw)
         variance, covariance = _minus(variance, down), _minus(covariance, across)
     cells = _cell_draws(layout, sums, theta, draw, keys[-1])
@@ -153,7 +153,7 @@ def _constrain(
     draw: _Parts,
 ) -> tuple[_Parts, _Parts, _Parts, _Parts]:
     """Condition on means of zero: x - M^-1 c (c'M^-1 c)^-1 c'x, and what that takes off."""
-    n = len(layout.constrained)
+    n = len(layout.constraints)
     solved = [_in_order(layout, _solve(factors, 1 + j, None)) for j in range(n)]
     dense = jnp.stack([s.dense for s in solved], axis=-1)
     local = [jnp.stack(parts, axis=-1) for parts in zip(*(s.local for s in solved), strict=True)]
@@ -189,7 +189,8 @@ def _cell_draws(
     parts = []
     for k, (bucket, mine) in enumerate(zip(layout.buckets, sums["buckets"], strict=True)):
         s = cell_sums(layout, bucket, mine, weight, theta)
-        residual = s.columns[:, :, p] - s.columns[:, :, :p] @ draw.dense[:p]
+        columns = response_column(layout.problem, theta, s.columns)
+        residual = columns[:, :, p] - columns[:, :, :p] @ draw.dense[:p]
         residual -= jnp.einsum("blg,bl->bg", s.local, draw.local[k])
         for f, (factor, z) in enumerate(zip(layout.outer, s.outer, strict=True)):
             effects = _outer_effects(layout, draw.dense)[factor.name]

@@ -1,19 +1,23 @@
-"""Sums over rows that are all the likelihood needs, laid out for batched algebra.
+r"""Sums over rows that are all the likelihood needs, laid out for batched algebra.
 
 Sums are linear in the weights ``1 / sigma_h**2`` of the noise classes h: with one class
 they are plain arrays, with several they are kept by class, as
 :class:`~spatialclusters.collapsed.layout.ByClass` where most entries belong to a single one.
+
+Spatial noise filters all columns by :math:`I - \lambda L`, which makes every sum quadratic
+in :math:`\lambda`: three classes for each, of weights :math:`w_h (1, -\lambda, \lambda^2)`.
+A lagged response is one more column, :math:`L y`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from spatialclusters.collapsed.layout import Bucket, ByClass, Layout
+from spatialclusters.collapsed.layout import Bucket, ByClass, Layout, Problem
 from spatialclusters.collapsed.plan import Factor
 
 __all__ = ["statistics"]
@@ -30,38 +34,92 @@ def statistics(layout: Layout, y: np.ndarray) -> dict[str, Any]:
         Response of the N rows.
     """
     problem = layout.problem
-    columns = np.column_stack([problem.X, y - problem.shift])
-    outer = _incidence(layout.outer, len(y))
-    by_class = [problem.classes == h for h in range(problem.n_classes)]
+    plain = [problem.X, y - problem.shift]
+    if problem.lags_response:
+        assert problem.space is not None
+        plain.append(problem.space.lag @ y)
+    weighted = _Weighted(problem, np.ones(len(y), dtype=bool))
+    columns = np.column_stack(plain)
+    both = weighted.columns(columns)
+    outer = weighted.columns(_incidence(layout.outer, len(y)))
     tree: dict[str, Any] = {
-        "rows": np.array([float(rows.sum()) for rows in by_class]),
-        "XX": np.stack([columns[rows].T @ columns[rows] for rows in by_class]),
-        "XZ": np.stack([columns[rows].T @ outer[rows] for rows in by_class]),
+        "rows": np.bincount(problem.classes, minlength=problem.n_classes).astype(float),
+        "XX": np.stack(weighted.products(both, both)),
+        "XZ": np.stack(weighted.products(both, outer)),
         "ZZ": _sparse_by_class(
-            [outer[rows].T @ outer[rows] for rows in by_class],
+            weighted.products(outer, outer),
             layout.outer[0].width if layout.plan.outer_first else layout.outer_width,
         ),
+        "surfaces": {f.name: _outer_surface(f) for f in layout.outer if f.surface is not None},
         "buckets": [],
     }
-    if layout.constrained:
+    if layout.constraints:
         tree["constraint"] = np.concatenate(
             [
-                np.zeros((0, len(layout.constrained))),
+                np.zeros((0, len(layout.constraints))),
                 *(_constraint(layout, f) for f in layout.outer),
             ]
         )
-        tree["unplaced"] = np.array([_unplaced(layout, f) for f in layout.constrained])
+        tree["unplaced"] = np.array([_unplaced(layout, c.factor) for c in layout.constraints])
     for k, bucket in enumerate(layout.buckets):
         tree["buckets"].append(_bucket(layout, k, bucket, columns))
     return tree
 
 
+class _Columns(NamedTuple):
+    """Columns over rows and, under spatial noise, their lags."""
+
+    plain: Any
+    lagged: Any
+
+
+class _Weighted:
+    """Products of columns over a set of rows, one for each weight that noise gives them."""
+
+    def __init__(self, problem: Problem, mine: np.ndarray) -> None:
+        self.by_class = [problem.classes[mine] == h for h in range(problem.n_classes)]
+        self.lag = None
+        if problem.lags_noise:
+            assert problem.space is not None
+            self.lag = problem.space.lag.matrix[mine][:, mine]
+
+    def columns(self, values: Any) -> _Columns:
+        return _Columns(values, None if self.lag is None else self.lag @ values)
+
+    def products(self, a: _Columns, b: _Columns) -> list[Any]:
+        """Return a'b by class; with spatial noise, its three powers of lambda by class."""
+        plain = [a.plain[h].T @ b.plain[h] for h in self.by_class]
+        if self.lag is None:
+            return plain
+        cross = [a.plain[h].T @ b.lagged[h] + a.lagged[h].T @ b.plain[h] for h in self.by_class]
+        return [*plain, *cross, *(a.lagged[h].T @ b.lagged[h] for h in self.by_class)]
+
+
+def _outer_surface(factor: Factor) -> dict[str, np.ndarray]:
+    """Prepare the surface over all levels of an outer factor: a single piece."""
+    assert factor.surface is not None
+    adjacency = factor.surface.graph.adjacency.toarray()[None]
+    return factor.surface.field.prepare(adjacency, np.ones(adjacency.shape[:2], dtype=bool))
+
+
+def _local_surface(layout: Layout, f: int, k: int, present: np.ndarray) -> dict[str, np.ndarray]:
+    """Prepare the surfaces in the blocks of a bucket, padded to its widest."""
+    surface, place = layout.problem.factors[f].surface, layout.place[f]
+    assert surface is not None
+    inside = np.flatnonzero(place[:, 0] == k)
+    links = sparse.coo_array(surface.graph.adjacency[inside][:, inside])
+    _, slot, position = place[inside].T
+    adjacency = np.zeros((*present.shape, present.shape[1]))
+    adjacency[slot[links.row], position[links.row], position[links.col]] = links.data
+    return surface.field.prepare(adjacency, present)
+
+
 def _constraint(layout: Layout, factor: Factor) -> np.ndarray:
-    """Return the columns that pick the mean of a fixed factor's effects."""
-    columns = np.zeros((factor.n_levels * factor.width, len(layout.constrained)))
-    for j, other in enumerate(layout.constrained):
+    """Return the columns that pick the means of a factor's effects that are zero."""
+    columns = np.zeros((factor.n_levels * factor.width, len(layout.constraints)))
+    for j, (other, levels) in enumerate(layout.constraints):
         if other is factor:
-            columns[:, j] = 1.0 / factor.n_levels
+            columns[levels, j] = 1.0 / len(levels)
     return columns
 
 
@@ -109,27 +167,37 @@ def _bucket(layout: Layout, k: int, bucket: Bucket, columns: np.ndarray) -> dict
     slot = layout.row_place[mine, 1]
     n_blocks, width, q = len(bucket.blocks), bucket.width, columns.shape[1]
     local = _local_columns(layout, bucket, mine, slot)
-    columns, classes = columns[mine], problem.classes[mine]
-    by_class = [classes == h for h in range(problem.n_classes)]
+    columns, weighted = columns[mine], _Weighted(problem, mine)
+    by_class = weighted.by_class
+    inner, right = weighted.columns(local), weighted.columns(columns)
     tree: dict[str, Any] = {
         "local": np.stack(
             [
                 np.concatenate(
                     [
-                        _diagonal_blocks(local[rows].T @ local[rows], n_blocks, width),
-                        (local[rows].T @ columns[rows]).reshape(n_blocks, width, q),
+                        _diagonal_blocks(own, n_blocks, width),
+                        np.reshape(to_columns, (n_blocks, width, q)),
                     ],
                     axis=2,
                 )
-                for rows in by_class
+                for own, to_columns in zip(
+                    weighted.products(inner, inner), weighted.products(inner, right), strict=True
+                )
             ]
-        )
+        ),
+        "surfaces": {
+            problem.factors[f].name: _local_surface(layout, f, k, present)
+            for f, present in zip(plan.local, bucket.present, strict=True)
+            if problem.factors[f].surface is not None
+        },
     }
-    if layout.constrained:
+    if layout.constraints:
         tree["constraint"] = _local_constraint(layout, bucket, k)
     outer = _incidence([_subset(f, mine) for f in layout.outer], len(slot))
     if plan.cell is None:
-        tree["cross"] = _cross(local, outer, by_class, (n_blocks, width, layout.outer_width))
+        shape = (n_blocks, width, layout.outer_width)
+        parts = weighted.products(inner, weighted.columns(outer)) if width else []
+        tree["cross"] = _cross(parts, shape)
         return tree
     cell_slot = layout.cell_place[problem.factors[plan.cell].codes[mine], 2]
     cell = slot * bucket.cells + cell_slot
@@ -189,11 +257,11 @@ def _diagonal_blocks(matrix: Any, n_blocks: int, width: int) -> np.ndarray:
 
 
 def _local_constraint(layout: Layout, bucket: Bucket, k: int) -> np.ndarray:
-    out = np.zeros((len(bucket.blocks), bucket.width, len(layout.constrained)))
+    out = np.zeros((len(bucket.blocks), bucket.width, len(layout.constraints)))
     offset = 0
     for f, present in zip(layout.plan.local, bucket.present, strict=True):
         factor = layout.problem.factors[f]
-        if factor.fixed:
+        if any(constraint.factor is factor for constraint in layout.constraints):
             inside = layout.place[f][:, 0] == k
             _, slot, position = layout.place[f][inside].T
             out[slot, offset + position] = _constraint(layout, factor)[inside]
@@ -201,14 +269,12 @@ def _local_constraint(layout: Layout, bucket: Bucket, k: int) -> np.ndarray:
     return out
 
 
-def _cross(
-    local: Any, outer: Any, by_class: Sequence[np.ndarray], shape: tuple[int, int, int]
-) -> Any:
-    """Return local times outer columns, dense for one noise class."""
-    _, width, n_outer = shape
-    if not width * n_outer:
+def _cross(products: Sequence[Any], shape: tuple[int, int, int]) -> Any:
+    """Lay out products of local and outer columns, dense if there is one."""
+    n_outer = shape[2]
+    if not products or not n_outer:
         return np.zeros(shape)
-    parts = [sparse.coo_array(local[rows].T @ outer[rows]) for rows in by_class]
+    parts = [sparse.coo_array(product) for product in products]
     if len(parts) == 1:
         return parts[0].toarray().reshape(shape)
     return _by_class(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialclusters.comparison import compare, expected_gaps
 from spatialclusters.diagnostics import residual_spread
-from spatialclusters.effects import group_effects, summarize_draws
+from spatialclusters.effects import group_effects
 from spatialclusters.estimates import estimates_frame
 from spatialclusters.plots import (
     plot_by_group,
@@ -31,6 +31,7 @@ from spatialclusters.reporting.tables import (
 )
 from spatialclusters.reporting.text import decimals_for, fixed, interval, number, probability
 from spatialclusters.result import Fit
+from spatialclusters.summaries import summarize_draws
 
 __all__ = ["result_sections"]
 

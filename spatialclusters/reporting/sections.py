@@ -13,7 +13,7 @@ from spatialclusters.catalogue import citation
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.diagnostics import Check, short_trajectories
 from spatialclusters.errors import SpecError
-from spatialclusters.model import WIDE, model_priors
+from spatialclusters.parameters import WIDE, model_priors
 from spatialclusters.plots import plot_traces
 from spatialclusters.priors import describe_priors
 from spatialclusters.reporting.blocks import Block, Code, Notes, Paragraph, Section, Table

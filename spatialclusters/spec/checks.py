@@ -26,6 +26,24 @@ MEASURES = (
     "location_quotient",
     "rest_of_cluster",
 )
+SPATIAL_GROUPS = ("region", "region:cluster")
+PAIRS = tuple(
+    (family, outcome)
+    for family in ("gaussian", "student-t")
+    for outcome in ("none", "sar", "sem", "sac")
+)
+"""Likelihoods and the outcome processes they can have."""
+OUTCOME_PARAMETERS = {"none": (), "sar": ("rho",), "sem": ("lambda",), "sac": ("rho", "lambda")}
+"""Parameters of each process of the outcome."""
+FIELD_PARAMETERS = {
+    "iid": None,
+    "icar": None,
+    "car": "alpha",
+    "leroux": "alpha",
+    "bym2": "phi",
+    "sar": "lambda",
+}
+"""What governs each structure of effects, beside its standard deviation."""
 _SUPPORT = {
     "coefficient": ("normal", "student_t", "uniform", "flat"),
     "scale": (
@@ -37,6 +55,7 @@ _SUPPORT = {
         "inverse_scale",
     ),
     "share": ("beta", "uniform"),
+    "dependence": ("beta", "uniform"),
     "correlation": ("lkj",),
 }
 
@@ -125,9 +144,25 @@ def _table_problems(spec: ModelSpec) -> Iterator[str]:
         got = f"withheld = {spec.cells.withheld!r}, fill = {spec.cells.fill!r}"
         yield f"cells: got {got}; expected fill = 'midpoint' only where withheld = 'filled'."
     for group in formula.groups:
-        if group.slopes and spec.groups[group.name].effect == "fixed":
+        chosen = spec.groups[group.name]
+        if group.slopes and chosen.effect == "fixed":
             expected = "'random' or 'correlated' for a group with slopes"
             yield f"groups.{key(group.name)}.effect: got 'fixed'; expected {expected}."
+        if chosen.structure == "iid":
+            continue
+        where, got = f"groups.{key(group.name)}.structure", repr(chosen.structure)
+        if group.name not in SPATIAL_GROUPS:
+            yield f"{where}: got {got}; expected 'iid' but for {listing(SPATIAL_GROUPS)}."
+        elif group.slopes or not group.intercept:
+            yield f"{where}: got {got} for a group with slopes; expected (1 | {group.name})."
+        elif chosen.effect == "fixed":
+            yield f"{where}: got {got} for fixed effects; expected 'iid', or other effects."
+    if (spec.likelihood.family, spec.spatial.outcome) not in PAIRS:
+        allowed = [outcome for family, outcome in PAIRS if family == spec.likelihood.family]
+        yield (
+            f"spatial.outcome: got {spec.spatial.outcome!r} with family {spec.likelihood.family!r}; "
+            f"expected one of {listing(allowed)}. Give region effects a structure instead."
+        )
     if spec.likelihood.scale == "size" and growth is None:
         yield "likelihood.scale: got 'size'; expected [growth], whose base value is the size."
 
@@ -150,4 +185,9 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
             kinds[f"cor({group.name})"] = "correlation"
     kinds |= dict.fromkeys(("sigma", "nu", "size.power", "sd(log sigma)"), "scale")
     kinds["size.share"] = "share"
+    kinds |= dict.fromkeys(("rho", "lambda"), "dependence")
+    for group in formula.groups:
+        if group.name in SPATIAL_GROUPS:
+            names = sorted({name for name in FIELD_PARAMETERS.values() if name})
+            kinds |= {f"{name}({group.name})": "dependence" for name in names}
     return kinds | dict.fromkeys(labels, "coefficient")

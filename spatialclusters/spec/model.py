@@ -13,11 +13,18 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from spatialclusters.errors import SpecError
 from spatialclusters.formula import Formula, parse_formula
-from spatialclusters.spec.checks import MAX_PROBLEMS, logged, problems, unknown
+from spatialclusters.spec.checks import (
+    FIELD_PARAMETERS,
+    MAX_PROBLEMS,
+    OUTCOME_PARAMETERS,
+    logged,
+    problems,
+    unknown,
+)
 from spatialclusters.spec.distributions import Part, Prior
 
-Structure = Literal["iid"]
-OutcomeProcess = Literal["none"]
+Structure = Literal["iid", "icar", "car", "leroux", "bym2", "sar"]
+OutcomeProcess = Literal["none", "sar", "sem", "sac"]
 Family = Literal["gaussian", "student-t"]
 Scale = Literal["constant", "by-cluster", "size"]
 EffectKind = Literal["random", "correlated", "fixed"]
@@ -66,17 +73,32 @@ class Measures(Part):
 
 
 class GroupEffect(Part):
-    """How the effects of one group of the formula are modeled."""
+    """How the effects of one group of the formula are modeled.
+
+    ``structure`` other than ``iid`` lets neighbors have similar effects: those of regions, or
+    of each cluster's own regions.
+    """
 
     effect: EffectKind = "random"
     structure: Structure = "iid"
+    links: Literal["symmetric", "union", "mutual"] = "symmetric"
+
+    @property
+    def parameter(self) -> str | None:
+        """Name of what governs the structure beside its standard deviation."""
+        return FIELD_PARAMETERS[self.structure]
 
 
 class Spatial(Part):
-    """The spatial process of the outcome."""
+    """The spatial process of the outcome: a lag (sar), of the noise (sem), or both (sac)."""
 
     outcome: OutcomeProcess = "none"
     blocks: Literal["restandardize", "subset"] = "restandardize"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the process's parameters: ``rho`` of the response, ``lambda`` of the noise."""
+        return OUTCOME_PARAMETERS[self.outcome]
 
 
 class Likelihood(Part):

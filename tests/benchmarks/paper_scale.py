@@ -31,8 +31,8 @@ from scipy.special import expit
 
 from spatialclusters.design import build_design
 from spatialclusters.files import replace_file
-from spatialclusters.model import pair_labels, sd_names
 from spatialclusters.panel import read_panel
+from spatialclusters.parameters import pair_labels, sd_names
 from spatialclusters.spec import parse_spec
 
 FORMULA = (

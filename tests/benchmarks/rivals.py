@@ -27,7 +27,7 @@ import xarray as xr
 from spatialclusters.chain import BLOCK, block_files
 from spatialclusters.design import Design
 from spatialclusters.files import read_arrays
-from spatialclusters.model import model_priors, pair_labels, sd_names
+from spatialclusters.parameters import model_priors, pair_labels, sd_names
 from spatialclusters.run import choose_settings, fit_design
 from spatialclusters.sampling import Settings
 from spatialclusters.spec import ModelSpec, parse_spec, spec_to_toml

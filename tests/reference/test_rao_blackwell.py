@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import spatialclusters as sc
-from spatialclusters.model import model_priors
+from spatialclusters.parameters import model_priors
 
 ERRORS = 5.0  # Monte Carlo standard errors that 8 estimates may be away
 SPREAD = 0.025  # relative: 3 Monte Carlo errors of a sd from some 10,000 effective draws
@@ -70,5 +70,7 @@ def test_tables_print_the_mixture():
     np.testing.assert_allclose(found["std_error"], sd, rtol=SPREAD)
     # the coefficients' errors are far smaller than those of draws; a lone group intercept is
     # eliminated cell by cell, without conditional moments, and its table rests on draws
-    draws = np.append(fit.draws("intercept").std(), fit.draws("coefficient").std()) / np.sqrt(20_000)
+    draws = np.append(fit.draws("intercept").std(), fit.draws("coefficient").std()) / np.sqrt(
+        20_000
+    )
     assert (found["mcse"].to_numpy()[:2] < 0.2 * draws).all()

@@ -258,7 +258,7 @@ def test_recovery_has_the_conditional_moments(seed):
 def test_the_recovery_designs_cover_cells_and_constraints():
     plans = [lay_out(random_problem(seed)[0]) for seed in SEEN]
     assert any(layout.plan.cell is not None and layout.outer for layout in plans)
-    assert any(layout.constrained for layout in plans)
+    assert any(layout.constraints for layout in plans)
 
 
 def test_statistics_take_another_response():

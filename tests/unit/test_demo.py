@@ -7,7 +7,7 @@ from spatialclusters import demo
 from spatialclusters.cli import main
 from spatialclusters.demo import FOLDER, TRUTH_FILE, choose_folder, read_truth, truth_table
 from spatialclusters.errors import FitError
-from spatialclusters.model import sd_names
+from spatialclusters.parameters import sd_names
 
 
 def test_default_folders_are_new(monkeypatch, tmp_path):

@@ -355,10 +355,23 @@ def test_a_log_of_a_lag_meets_isolates_within_blocks():
     assert 0 < sum(dummy) < len(dummy)
 
 
-def test_a_lag_of_several_industries_or_without_weights_is_an_error():
+def test_a_lag_of_several_industries_goes_through_the_means_of_cells():
     table = section()
     weights = weights_of(sorted(set(table["region"])), 1, True)[1]
-    assert "neighbor_strength" in refused(SpecError, spec("y ~ lag(x)"), read_panel(table), weights)
+    design = build_design(spec("y ~ x + lag(x)"), read_panel(table), weights)
+    rows = design.data[["row_region", "row_cluster"]].to_dataframe().assign(x=design.X[:, 0])
+    means = rows.groupby(["row_region", "row_cluster"])["x"].mean()
+    matrix = weights.matrix.toarray()
+    for row, found in zip(rows.itertuples(), design.X[:, 1], strict=True):
+        linked = dict(
+            zip(weights.regions, matrix[weights.regions.index(row.row_region)], strict=True)
+        )
+        inside = {r: w for r, w in linked.items() if w and (r, row.row_cluster) in means.index}
+        total = sum(w * means[r, row.row_cluster] for r, w in inside.items())
+        assert found == pytest.approx(total / sum(inside.values()) if inside else 0.0, rel=1e-12)
+
+
+def test_a_lag_without_weights_is_an_error():
     assert "no weights" in refused(SpecError, spec("y ~ lag(x)"), read_panel(by_cluster()))
 
 

@@ -7,8 +7,8 @@ from scipy import stats
 
 import spatialclusters as sc
 from spatialclusters import likelihood
-from spatialclusters.model import model_priors
-from spatialclusters.simulation import expected_response, noise_scale, thinned
+from spatialclusters.parameters import model_priors
+from spatialclusters.simulation import linear_predictor, noise_scale, thinned
 
 EXACT = 1e-9  # relative: a dense 60 x 60 factor against the elimination
 DRAWS = 20
@@ -40,7 +40,7 @@ def test_conditional_is_the_density_of_every_row(fit):
     found = sc.conditional_log_likelihood(fit, draws=5)
     assert found.shape == (5, 60)
     for row, parameters in zip(found, thinned(fit, 5), strict=True):
-        mean = expected_response(fit.design, parameters)
+        mean = linear_predictor(fit.design, parameters)
         scale = noise_scale(fit.spec, fit.design, parameters)
         noise = stats.norm(mean, scale)
         if fit.spec.likelihood.family == "student-t":

@@ -8,11 +8,12 @@ from scipy import stats
 from scipy.special import betaln
 
 from spatialclusters.design import build_design
-from spatialclusters.model import SIZE_CLASSES, WIDE, build_model, model_priors, size_classes
+from spatialclusters.model import build_model
 from spatialclusters.panel import read_panel
+from spatialclusters.parameters import SIZE_CLASSES, WIDE, model_priors, size_classes
 from spatialclusters.simulation import (
     draw_parameters,
-    expected_response,
+    linear_predictor,
     lkj_correlation,
     noise_scale,
     simulate_response,
@@ -101,7 +102,7 @@ def _evaluate(model, seed):
 def test_likelihood_equals_the_density_of_independent_numpy_code(name):
     spec, design = _case(VARIANTS[name])
     values, log_likelihood, _ = _evaluate(build_model(spec, design), seed=5)
-    mean = expected_response(design, values)
+    mean = linear_predictor(design, values)
     scale = noise_scale(spec, design, values)
     if spec.likelihood.family == "student-t":
         expected = stats.t(float(values["nu"]), mean, scale).logpdf(design.y).sum()
@@ -110,7 +111,7 @@ def test_likelihood_equals_the_density_of_independent_numpy_code(name):
     assert log_likelihood == pytest.approx(expected, rel=RELATIVE)
 
 
-def test_expected_response_is_written_out_by_hand():
+def test_linear_predictor_is_written_out_by_hand():
     spec, design = _case(VARIANTS["correlated, size"])
     values, _, _ = _evaluate(build_model(spec, design), seed=6)
     means = design.X.mean(axis=0)
@@ -125,7 +126,7 @@ def test_expected_response_is_written_out_by_hand():
         total += (
             values["effect(region)"][region, 0] + slopes[0] + slopes[1] * x[0] + slopes[2] * x[1]
         )
-        assert expected_response(design, values)[row] == pytest.approx(float(total), rel=RELATIVE)
+        assert linear_predictor(design, values)[row] == pytest.approx(float(total), rel=RELATIVE)
 
 
 def _covariance(values, group, factors):
@@ -317,7 +318,7 @@ def test_simulated_responses_have_the_stated_mean_and_spread():
     values = draw_parameters(spec, design, rng)
     scale = noise_scale(spec, design, values)
     centered = [
-        (simulate_response(spec, design, values, rng) - expected_response(design, values)) / scale
+        (simulate_response(spec, design, values, rng) - linear_predictor(design, values)) / scale
         for _ in range(200)
     ]
     assert stats.kstest(np.concatenate(centered), stats.norm.cdf).pvalue > KS_LEVEL

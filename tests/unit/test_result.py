@@ -80,7 +80,7 @@ def test_recorded_likelihood_is_that_of_the_draws(saved):
     """Parameters of one draw belong together: recompute the log likelihood from them."""
     from scipy import stats
 
-    from spatialclusters.simulation import expected_response, noise_scale
+    from spatialclusters.simulation import linear_predictor, noise_scale
 
     fit, _ = saved
     if fit.provenance["engine"] == "collapsed":
@@ -90,7 +90,7 @@ def test_recorded_likelihood_is_that_of_the_draws(saved):
         return
     for chain, draw in ((0, 0), (1, DRAWS - 1)):
         values = {str(name): fit.draws(str(name))[chain, draw] for name in fit.posterior.data_vars}
-        mean = expected_response(fit.design, values)
+        mean = linear_predictor(fit.design, values)
         scale = noise_scale(fit.spec, fit.design, values)
         expected = stats.norm(mean, scale).logpdf(fit.design.y).sum()
         recorded = float(fit.sample_stats["conditional_log_likelihood"][chain, draw])
@@ -101,7 +101,7 @@ def dense_marginal(fit, values):
     """Evaluate log p(y | theta) in raw units with the covariance of y written out."""
     from scipy import stats
 
-    from spatialclusters.model import model_priors
+    from spatialclusters.parameters import model_priors
     from spatialclusters.simulation import noise_scale
 
     design, priors = fit.design, model_priors(fit.spec, fit.design)

@@ -1,0 +1,229 @@
+"""Hyperparameters of a model: their priors, names and symbolic values, for both engines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from spatialclusters.design import Design, GroupDesign
+from spatialclusters.errors import SpecError
+from spatialclusters.priors import ResolvedPrior, resolve_priors
+from spatialclusters.spec import ModelSpec, Prior
+from spatialclusters.spec.distributions import Lkj
+
+__all__ = [
+    "SIZE_CLASSES",
+    "WIDE",
+    "class_sigma",
+    "dependence",
+    "draw_parameter",
+    "group_columns",
+    "hyperparameter_coords",
+    "model_priors",
+    "noise_classes",
+    "noise_clusters",
+    "pair_labels",
+    "relative_size",
+    "scale_root",
+    "sd_names",
+    "size_classes",
+]
+
+SIZE_CLASSES = 32
+"""Most classes of size in size-dependent noise."""
+
+WIDE = 100.0
+"""Standard deviation of fixed group effects, in response standard deviations."""
+
+
+def model_priors(spec: ModelSpec, design: Design) -> dict[str, ResolvedPrior]:
+    """Return every prior of the model in raw units, those of the file and the defaults."""
+    return resolve_priors(
+        spec,
+        response_sd=float(design.y.std(ddof=1)),
+        covariate_sd=dict(zip(design.terms, design.data["scale"].values.tolist(), strict=True)),
+        groups={g.name: g.labels for g in design.groups if g.effect != "fixed"},
+    )
+
+
+def group_columns(design: Design, group: GroupDesign) -> np.ndarray:
+    """Return the columns that vary by group on the standardized scale, shape (obs, K)."""
+    ones = np.ones(design.n_rows)
+    return np.column_stack([ones if c < 0 else design.standardized[:, c] for c in group.columns])
+
+
+def noise_clusters(design: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cluster code of every row and the labels of the clusters."""
+    codes, labels = pd.factorize(design.data["row_cluster"].values.astype(object), sort=True)
+    return codes, np.asarray(labels, dtype=object)
+
+
+def size_classes(design: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Group rows by base-year size: the code of every row, and each class's relative size.
+
+    With at most :data:`SIZE_CLASSES` different sizes each is a class; otherwise classes
+    are equally wide on the log scale and stand for the geometric mean of their rows.
+    Noise that depends on size depends on it through these classes, in both engines.
+
+    Returns
+    -------
+    tuple
+        Codes (obs,), and median size over the size of each class: large for small cells.
+    """
+    size = design.data["size"].values
+    log_size = np.log(size)
+    distinct = np.unique(log_size)
+    if len(distinct) > SIZE_CLASSES:
+        edges = np.linspace(distinct[0], distinct[-1], SIZE_CLASSES + 1)[1:-1]
+        _, codes = np.unique(np.digitize(log_size, edges), return_inverse=True)
+    else:
+        codes = np.searchsorted(distinct, log_size)
+    mean = np.bincount(codes, weights=log_size) / np.bincount(codes)
+    return codes, np.median(size) / np.exp(mean)
+
+
+def relative_size(design: Design) -> np.ndarray:
+    """Return median base-year size over that of each row's class, shape (obs,)."""
+    codes, relative = size_classes(design)
+    return np.asarray(relative[codes])
+
+
+def noise_classes(spec: ModelSpec, design: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noise class of every row and the label or relative size of each class."""
+    if spec.likelihood.scale == "by-cluster":
+        return noise_clusters(design)
+    if spec.likelihood.scale == "size":
+        return size_classes(design)
+    return np.zeros(design.n_rows, dtype=np.int64), np.ones(1)
+
+
+def sd_names(group: GroupDesign) -> list[str]:
+    """Return the parameter name of each column's standard deviation."""
+    return [
+        f"sd({group.name})" if label == "1" else f"sd({group.name}, {label})"
+        for label in group.labels
+    ]
+
+
+def hyperparameter_coords(spec: ModelSpec, design: Design) -> dict[str, Any]:
+    """Return the coordinates of groups, their columns and pairs of columns."""
+    coords: dict[str, Any] = {}
+    for group in design.groups:
+        coords[group.name] = group.levels
+        coords[f"column({group.name})"] = list(group.labels)
+        if group.effect != "fixed" and len(group.labels) > 1:
+            coords[f"pair({group.name})"] = pair_labels(group)
+    if spec.likelihood.scale == "by-cluster":
+        coords["noise_cluster"] = noise_clusters(design)[1]
+    return coords
+
+
+def pair_labels(group: GroupDesign) -> list[str]:
+    """Label the correlations of a group's columns, row by row below the diagonal."""
+    lower = zip(*np.tril_indices(len(group.labels), -1), strict=True)
+    return [f"{group.labels[j]}, {group.labels[i]}" for i, j in lower]
+
+
+def scale_root(group: GroupDesign, factors: np.ndarray, priors: dict[str, ResolvedPrior]) -> Any:
+    """Create sds and correlations; return A with A A' the covariance of standardized effects.
+
+    ``factors`` are the standard deviations of the columns, 1 for the intercept; what is
+    recorded is in raw units. A is lower triangular, (K, K).
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    sds = pt.stack(
+        [
+            draw_parameter(
+                f"raw(sd({group.name}), {position})", priors[name].prior, factor, positive=True
+            )
+            for position, (name, factor) in enumerate(zip(sd_names(group), factors, strict=True))
+        ]
+    )
+    pm.Deterministic(f"sd({group.name})", sds / factors, dims=f"column({group.name})")
+    if len(factors) == 1:
+        return pt.diag(sds)
+    prior = priors[f"cor({group.name})"].prior
+    assert isinstance(prior, Lkj)  # the spec allows no other
+    root = pm.LKJCorr(f"root({group.name})", n=len(factors), eta=prior.eta)
+    lower = np.tril_indices(len(factors), -1)
+    pm.Deterministic(f"cor({group.name})", (root @ root.T)[lower], dims=f"pair({group.name})")
+    return sds[:, None] * root
+
+
+def class_sigma(spec: ModelSpec, design: Design, priors: dict[str, ResolvedPrior]) -> Any:
+    """Create the noise parameters; return the standard deviation of every noise class."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    sigma = draw_parameter("sigma", priors["sigma"].prior, positive=True)
+    if spec.likelihood.scale == "by-cluster":
+        spread = draw_parameter("sd(log sigma)", priors["sd(log sigma)"].prior, positive=True)
+        raw = pm.Normal("raw(log sigma)", 0.0, 1.0, dims="noise_cluster")
+        return pm.Deterministic(
+            "sigma(cluster)", sigma * pt.exp(spread * raw), dims="noise_cluster"
+        )
+    if spec.likelihood.scale == "size":
+        share = draw_parameter("size.share", priors["size.share"].prior)
+        power = draw_parameter("size.power", priors["size.power"].prior, positive=True)
+        log_size = np.log(size_classes(design)[1])
+        return sigma * pt.sqrt(1.0 - share + share * pt.exp(power * log_size))
+    return pt.stack([sigma])
+
+
+def dependence(name: str, prior: Prior, support: tuple[float, float]) -> Any:
+    """Create a parameter of spatial dependence: its beta prior is stretched over the support.
+
+    Raises
+    ------
+    SpecError
+        A uniform prior reaches outside the support.
+    """
+    import pymc as pm
+
+    lower, upper = support
+    match prior.distribution:
+        case "uniform":
+            reach = 1e-9 * (upper - lower)
+            if prior.lower < lower - reach or prior.upper > upper + reach:
+                msg = f"priors.{name}: got {prior.describe()}; expected bounds in {lower:.6g} to {upper:.6g}."
+                raise SpecError(msg + " These are where the process exists for these weights.")
+            return pm.Uniform(name, max(lower, prior.lower), min(upper, prior.upper))
+        case "beta":
+            share = pm.Beta(f"raw({name})", prior.a, prior.b)
+            return pm.Deterministic(name, lower + (upper - lower) * share)
+    msg = f"priors.{name}: got {prior.describe()}; expected beta or uniform."
+    raise SpecError(msg)
+
+
+def draw_parameter(name: str, prior: Prior, factor: float = 1.0, *, positive: bool = False) -> Any:
+    """Create a scalar with a prior stated for ``variable / factor``."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    match prior.distribution:
+        case "half_normal":
+            return pm.HalfNormal(name, prior.sd * factor)
+        case "half_student_t":
+            return pm.HalfStudentT(name, nu=prior.nu, sigma=prior.sd * factor)
+        case "exponential":
+            return pm.Exponential(name, prior.rate / factor)
+        case "beta":
+            return pm.Beta(name, prior.a, prior.b)
+        case "uniform":
+            return pm.Uniform(name, prior.lower * factor, prior.upper * factor)
+        case "flat":
+            return pm.HalfFlat(name) if positive else pm.Flat(name)
+        case "inverse_scale":
+            variable = pm.HalfFlat(name)
+            pm.Potential(f"prior of {name}", -pt.log(variable))
+            return variable
+        case "normal":
+            return pm.Normal(name, prior.mean * factor, prior.sd * factor)
+        case "student_t":
+            return pm.StudentT(name, nu=prior.nu, mu=prior.mean * factor, sigma=prior.sd * factor)
+    msg = f"prior of {name}: got {prior.distribution!r}, which no parameter of this kind can have."
+    raise ValueError(msg)
