@@ -24,6 +24,9 @@ from .frequentist import fit_frequentist as fit_frequentist
 from .likelihood import conditional_log_likelihood as conditional_log_likelihood
 from .likelihood import marginal_log_likelihood as marginal_log_likelihood
 from .linkages import read_linkages as read_linkages
+from .loo import Loo as Loo
+from .loo import compare_loo as compare_loo
+from .loo import marginal_loo as marginal_loo
 from .measures import compute_measures as compute_measures
 from .measures import location_quotient as location_quotient
 from .neighbors import contiguity as contiguity

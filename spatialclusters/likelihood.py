@@ -8,7 +8,7 @@ log p(y | theta), which does not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,10 +19,14 @@ from spatialclusters.processes import dependence_names
 from spatialclusters.result import Fit
 from spatialclusters.simulation import linear_predictor, noise_scale, thinned
 
+if TYPE_CHECKING:
+    from spatialclusters.collapsed.layout import Theta
+
 __all__ = [
     "conditional_log_likelihood",
     "conditional_log_likelihood_chunks",
     "marginal_log_likelihood",
+    "theta_at",
 ]
 
 _CELLS: Final = 4_000_000
@@ -109,7 +113,6 @@ def marginal_log_likelihood(fit: Fit, *, draws: int = 200) -> np.ndarray:
     import jax
 
     from spatialclusters.collapsed.density import log_marginal_likelihood
-    from spatialclusters.collapsed.hyperparameters import theta_of
     from spatialclusters.collapsed.layout import lay_out
     from spatialclusters.collapsed.problem import mixed_model, why_not_collapsed
     from spatialclusters.collapsed.statistics import statistics
@@ -122,12 +125,8 @@ def marginal_log_likelihood(fit: Fit, *, draws: int = 200) -> np.ndarray:
     design = fit.design
     layout = lay_out(mixed_model(fit.spec, design))
     sums = jax.tree_util.tree_map(jax.numpy.asarray, statistics(layout, design.y))
-    density = jax.jit(
-        lambda values, sums: log_marginal_likelihood(
-            layout, sums, theta_of(fit.spec, design, values)
-        )
-    )
-    return np.array([float(density(_theta(fit, p), sums)) for p in thinned(fit, draws)])
+    density = jax.jit(lambda theta, sums: log_marginal_likelihood(layout, sums, theta))
+    return np.array([float(density(theta_at(fit, p), sums)) for p in thinned(fit, draws)])
 
 
 def _class_sigma(fit: Fit, classes: np.ndarray, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -137,8 +136,9 @@ def _class_sigma(fit: Fit, classes: np.ndarray, parameters: Mapping[str, np.ndar
     return sigma
 
 
-def _theta(fit: Fit, parameters: Mapping[str, np.ndarray]) -> list[Any]:
-    """Return what :func:`theta_of` takes, from one draw."""
+def theta_at(fit: Fit, parameters: Mapping[str, np.ndarray]) -> Theta:
+    """Return the hyperparameters of one draw as the collapsed engine takes them."""
+    from spatialclusters.collapsed.hyperparameters import theta_of
     from spatialclusters.collapsed.problem import column_factors
 
     classes, _ = noise_classes(fit.spec, fit.design)
@@ -153,4 +153,5 @@ def _theta(fit: Fit, parameters: Mapping[str, np.ndarray]) -> list[Any]:
             lower = np.tril_indices(len(sds), -1)
             correlation[lower] = correlation.T[lower] = parameters[f"cor({group.name})"]
         roots.append(sds[:, None] * np.linalg.cholesky(correlation))
-    return [sigma, *roots, *(parameters[name] for name in dependence_names(fit.spec))]
+    values = [sigma, *roots, *(parameters[name] for name in dependence_names(fit.spec))]
+    return theta_of(fit.spec, fit.design, values)

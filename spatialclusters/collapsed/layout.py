@@ -16,7 +16,16 @@ from scipy import sparse
 from spatialclusters.collapsed.plan import Factor, Plan, make_plan
 from spatialclusters.processes.outcome import Outcome
 
-__all__ = ["Bucket", "ByClass", "Constraint", "Layout", "Problem", "Theta", "lay_out"]
+__all__ = [
+    "Bucket",
+    "ByClass",
+    "Constraint",
+    "Layout",
+    "Problem",
+    "Theta",
+    "lay_out",
+    "zero_sums",
+]
 
 _MAX_BUCKETS = 4
 
@@ -124,7 +133,7 @@ class Layout:
         return tuple(
             Constraint(factor, levels)
             for factor in self.problem.factors
-            for levels in _zero_sums(factor)
+            for levels in zero_sums(factor)
         )
 
     @property
@@ -189,7 +198,7 @@ def lay_out(problem: Problem, plan: Plan | None = None) -> Layout:
     return Layout(problem, plan, buckets, place, cell_place, row_place)
 
 
-def _zero_sums(factor: Factor) -> list[np.ndarray]:
+def zero_sums(factor: Factor) -> list[np.ndarray]:
     """Return the sets of levels whose effects sum to zero."""
     if factor.fixed:
         return [np.arange(factor.n_levels)]

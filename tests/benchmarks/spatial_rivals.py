@@ -47,8 +47,9 @@ Which draws belong together
 Both draw beta and sigma2 first, given the rho of the sweep before, then rho from its marginal
 posterior, which takes no notice of them, and store the three as one draw: within it beta and rho
 are independent. The beta that belongs to ``rho[:, i]`` is ``beta[:, i + 1]`` (``beta_lag`` in the
-result); draws are saved as stored, and the impacts that either reports come from mismatched
-pairs. The table shows both ways.
+result). Draws are saved as stored, and the impacts that either reports are of mismatched pairs:
+the posterior sd of Columbus' total impact of income is 0.81 then, and 0.57 by quadrature as well
+as by the right pairs. The table has the smallest ESS both ways.
 
 Seconds
 -------
