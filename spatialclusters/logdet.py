@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Spectrum", "log_determinant", "spectrum", "total", "trace_inverse", "trace_lag"]
 
-EXACT = 5000
+EXACT = 2000
 """Regions in the largest component whose eigenvalues are computed."""
 
 _CUT: Final = 1e-3  # with larger components, |rho| stays below (1 - _CUT) / radius

@@ -3,188 +3,253 @@ r"""What a covariate does here and elsewhere: impacts by draw, never at posterio
 With response y, lag L of the rows (:class:`~spatialclusters.lags.RowLag`), coefficient
 :math:`\beta` of x and :math:`\theta` of ``lag(x)``, a change of x changes y by
 
-.. math:: P = (I - \rho L)^{-1} (\beta I + \theta L) = \beta I + (\rho\beta + \theta)\,
-    L (I - \rho L)^{-1}
+.. math:: P = (I - \rho L)^{-1} (\beta I + \theta L) = \beta I + (\rho\beta + \theta) B,
+    \quad B = L (I - \rho L)^{-1}
 
 Direct is the mean of P's diagonal, total that of its row sums, indirect the difference
-(LeSage and Pace 2009). Everything else follows from sums over :math:`W (I - \rho W)^{-1}`,
-W over cells: in rows because :math:`L (I - \rho L)^{-1} = S W (I - \rho W)^{-1} M`.
+(LeSage and Pace 2009). With the weights W over cells, :math:`B = S W (I - \rho W)^{-1} M`.
+Products of covariates, and logs of lags, count as covariates of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.polynomial.chebyshev import chebinterpolate, chebval
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 from spatialclusters.errors import FitError, listing
 from spatialclusters.estimates import estimates_frame
-from spatialclusters.logdet import Spectrum, spectrum, total, trace_lag
+from spatialclusters.lags import RowLag
+from spatialclusters.logdet import spectrum, total, trace_lag
 from spatialclusters.result import Fit
 from spatialclusters.summaries import Moments, at_level, summarize_draws, unit_per_term
 
-__all__ = ["ORDERS", "impact_terms", "impacts", "regional_impacts", "term_impacts"]
+__all__ = [
+    "ORDERS",
+    "has_lags",
+    "impact_terms",
+    "impacts",
+    "impacts_by_order",
+    "regional_impacts",
+    "term_impacts",
+]
 
 ORDERS: Final = 5
 """Highest order of neighbors that :func:`impacts` reports."""
 
-_REGIONAL_DRAWS: Final = 200
+_DEGREES: Final = (16, 32, 64, 128)
+_AGREEMENT: Final = 1e-11  # relative: what the last coefficients of an interpolation may be
 
 
-@dataclass(frozen=True, eq=False)
-class _Shares:
-    """Sums over W (I - rho W)^-1 by which impacts of one set of rows come from coefficients.
+class _Sums(NamedTuple):
+    """Mean diagonal and mean row sum of B over some rows, by draw."""
 
-    ``count`` are rows (or cells) in the set; ``here`` and ``everywhere`` are the mean diagonal
-    and mean row sum of L (I - rho L)^-1, by draw.
-    """
-
-    here: np.ndarray
-    everywhere: np.ndarray
-
-    def direct(self, beta: np.ndarray, passed: np.ndarray) -> np.ndarray:
-        return np.asarray(beta + passed * self.here)
-
-    def total(self, beta: np.ndarray, passed: np.ndarray) -> np.ndarray:
-        return np.asarray(beta + passed * self.everywhere)
+    here: Any
+    everywhere: Any
 
 
 class _Space:
-    """The lag of a fit's rows and its draws of rho."""
+    """The lag of a fit's rows, and sums over B at its draws of rho."""
 
     def __init__(self, fit: Fit) -> None:
         assert fit.design.lag is not None  # terms and processes with lags need weights
-        self.lag = fit.design.lag
-        shape = fit.draws(str(next(iter(fit.posterior.data_vars)))).shape[:2]
-        self.rho = fit.draws("rho") if "rho" in fit.posterior else np.zeros(shape)
+        self.lag: RowLag = fit.design.lag
+        self.rho = fit.draws("rho") if "rho" in fit.posterior else None
 
     @cached_property
-    def rows(self) -> _Shares:
+    def rows(self) -> _Sums:
         """Of a change in a single row, averaged over rows."""
-        return _shares(self.lag.spectrum, self.rho, self.lag.counts.astype(float))
+        return self._sums(self.lag.counts.astype(float))
 
     @cached_property
-    def cells(self) -> _Shares:
+    def cells(self) -> _Sums:
         """Of a change in all rows of a cell, averaged over cells."""
-        return _shares(self.lag.spectrum, self.rho, np.ones(len(self.lag.counts)))
+        return self._sums(np.ones(len(self.lag.counts)))
 
-    def of(self, rows: np.ndarray) -> _Shares:
-        """Of a change in a single row, averaged over some rows that are whole components."""
+    def _sums(self, counts: np.ndarray) -> _Sums:
+        # the diagonal of S W (I - rho W)^-1 M, over rows, is that of W (I - rho W)^-1, over cells
+        reach, n = self.lag.weights @ np.ones(len(counts)), counts.sum()
+        if self.rho is None:
+            return _Sums(0.0, counts @ reach / n)
+        return _Sums(self._trace / n, total(self.lag.spectrum, self.rho, counts, reach) / n)
+
+    @cached_property
+    def _trace(self) -> np.ndarray:
+        return np.asarray(trace_lag(self.lag.spectrum, self.rho))
+
+    def within(self, rows: np.ndarray) -> Any:
+        """Return the mean diagonal of B over rows that are whole components of L."""
         inside = np.unique(self.lag.cell[rows])
         part = self.lag.weights[inside][:, inside]
-        if not part.nnz:
-            return _Shares(np.zeros_like(self.rho), np.zeros_like(self.rho))
-        return _shares(spectrum(part), self.rho, self.lag.counts[inside].astype(float))
+        circular = connected_components(part, connection="strong")[0] < len(inside)
+        if self.rho is None or not circular:  # nothing comes back
+            return 0.0
+        return trace_lag(spectrum(part), self.rho) / len(rows)
+
+    def passed_on(self, beta: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        return theta if self.rho is None else self.rho * beta + theta
+
+    def direct(self, beta: np.ndarray, theta: np.ndarray, sums: _Sums) -> np.ndarray:
+        return np.asarray(beta + self.passed_on(beta, theta) * sums.here)
+
+    def total(self, beta: np.ndarray, theta: np.ndarray, sums: _Sums) -> np.ndarray:
+        return np.asarray(beta + self.passed_on(beta, theta) * sums.everywhere)
 
 
-def _shares(known: Spectrum, rho: np.ndarray, counts: np.ndarray) -> _Shares:
-    n = counts.sum()
-    reach = known.matrix @ np.ones(known.n)
-    # the diagonal of S W (I - rho W)^-1 M, over rows, is that of W (I - rho W)^-1, over cells
-    return _Shares(trace_lag(known, rho) / n, total(known, rho, counts, reach) / n)
+def has_lags(fit: Fit) -> bool:
+    """Tell whether a covariate here changes the response elsewhere."""
+    return "rho" in fit.posterior or any(_unlagged(term) != term for term in fit.design.terms)
 
 
 def impact_terms(fit: Fit) -> list[str]:
-    """Return the covariates that have impacts of their own.
+    """Return the covariates: ``lag(x)`` is part of x, also where x itself is not in the model.
 
-    ``lag(x)`` counts as part of x where x is a covariate; group means and zero dummies do not
-    change by themselves.
+    Group means and zero dummies do not change by themselves.
     """
-    terms = fit.design.terms
-    lags = {f"lag({term})" for term in terms}
-    return [t for t in terms if t not in lags and not t.startswith(("mean(", "zero("))]
+    terms = [t for t in fit.design.terms if not t.startswith(("mean(", "zero("))]
+    return list(dict.fromkeys(map(_unlagged, terms)))
 
 
 def impacts(fit: Fit, by: str = "overall") -> pd.DataFrame:
     r"""Return direct, indirect and total impacts of every covariate.
+
+    Where slopes vary by group these are impacts of the common slope.
 
     Parameters
     ----------
     fit
         A fit with weights: with ``lag()`` terms, or an outcome process that lags the response.
     by
-        ``"overall"``; ``"order"`` for the total by order of neighbor, :math:`\beta` for order 0
-        and :math:`\rho^{k-1}(\rho\beta + \theta)\, 1'L^k1/N` for order k, which sum to the
-        total.
+        ``"overall"``; ``"order"`` for the total by order of neighbors, see
+        :func:`impacts_by_order`.
 
     Returns
     -------
     pandas.DataFrame
-        Tidy estimates. ``group`` states the level: ``row``, a change in one row; with several
-        industries in a region-cluster also ``cell``, a change in all its rows. By order it is
-        the order.
+        Tidy estimates. Overall, ``group`` states the level: ``row``, a change in one row; with
+        several industries in a region-cluster also ``cell``, a change in all its rows. By order,
+        effect ``order_k`` of a change in one row, and ``group`` is k.
 
     Raises
     ------
     FitError
         The model has neither ``lag()`` terms nor a lag of the response, so that coefficients
-        are the impacts; or ``by`` is neither of the two.
+        are the impacts; or no covariate; or ``lag(lag(x))``; or ``by`` is neither of the two.
 
     References
     ----------
     LeSage and Pace (2009), doi:10.1201/9781420064254, section 2.7.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from spatialclusters.design import build_design
+    >>> from spatialclusters.panel import read_panel
+    >>> from spatialclusters.result import assemble
+    >>> from spatialclusters.spec import parse_spec
+    >>> from spatialclusters.weights import read_weights
+    >>> table = pd.DataFrame({"region": list("abcd"), "y": [1.0, 2, 2.5, 4], "x": [0.0, 1, 2, 3]})
+    >>> pairs = pd.DataFrame({"region_i": list("abcd"), "region_j": list("badc")})
+    >>> spec = parse_spec('formula = "y ~ x"\nspatial.outcome = "sar"')
+    >>> design = build_design(spec, read_panel(table), read_weights(pairs))
+    >>> draws = {"coefficient": np.full((2, 50, 1), 0.9), "rho": np.full((2, 50), 0.5)}
+    >>> fit = assemble(spec, design, draws, {}, panel=xr.Dataset(), geometry=None, provenance={})
+    >>> impacts(fit)[["effect", "group", "estimate"]].round(6).values.tolist()
+    [['direct', 'row', 1.2], ['indirect', 'row', 0.6], ['total', 'row', 1.8]]
     """
     if by not in ("overall", "order"):
         msg = f"impacts: got by = {by!r}; expected 'overall' or 'order'."
         raise FitError(msg)
     _require_lags(fit)
-    space = _Space(fit)
-    rows = _by_order(fit, space) if by == "order" else _overall(fit, space)
-    return estimates_frame(rows)
+    return estimates_frame(_order_rows(fit) if by == "order" else _overall_rows(fit))
+
+
+def impacts_by_order(fit: Fit, term: str) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return draws of the total impact of a covariate by order of neighbors, and of all orders.
+
+    .. math:: \beta \text{ for } k = 0, \quad
+        \rho^{k-1} (\rho\beta + \theta)\, 1'L^k1/N \text{ for } k \ge 1
+
+    Without a lag of the response order 1 is the last, otherwise :data:`ORDERS` is shown last.
+    From order 2 on some of it comes back to where the change was.
+
+    Returns
+    -------
+    tuple
+        Shapes (order, chain, draw) and (chain, draw).
+
+    Raises
+    ------
+    FitError
+        The model has no lags, or no such covariate.
+    """
+    _require_lags(fit, term)
+    space, (beta, theta) = _Space(fit), _slopes(fit, term)
+    passed, reach = space.passed_on(beta, theta), space.lag.counts / space.lag.n_rows
+    orders, walks = [beta], np.ones(len(reach))
+    for k in range(1, ORDERS + 1 if space.rho is not None else 2):
+        walks = space.lag.weights @ walks
+        decay = 1.0 if space.rho is None else space.rho ** (k - 1)
+        orders.append(decay * passed * (reach @ walks))
+    return np.stack(orders), space.total(beta, theta, space.rows)
 
 
 def term_impacts(fit: Fit, term: str) -> Iterator[tuple[str, np.ndarray, Moments]]:
-    """Yield the slope of the response in a term: its draws, and moments where they are known.
+    """Yield the slope of the response in a column: its draws, and moments where they are known.
 
     Groups are ``overall`` and, where the slope varies by group, its levels. Where the model has
-    lags these are direct impacts, and ``common`` is the total: what happens if the term changes
-    everywhere.
+    lags these are direct impacts, and ``common`` is the total: what happens if the column changes
+    everywhere. With a lag of the response levels are those of clusters only, between which
+    nothing passes; an impact within another level depends on the slopes of all.
+
+    Raises
+    ------
+    FitError
+        The model has ``lag(lag(x))`` for this x.
     """
     position = fit.design.terms.index(term)
-    beta = fit.draws("coefficient")[..., position]
-    spatial = has_lags(fit)
-    space = _Space(fit) if spatial else None
-    passed = _passed(fit, term) if spatial else None
-    if space is None or passed is None:
-        yield "overall", beta, at_level(fit.moments("coefficient"), position)
-    else:
-        yield "overall", space.rows.direct(beta, passed[0] * beta + passed[1]), None
-        yield "common", space.rows.total(beta, passed[0] * beta + passed[1]), None
+    beta, theta = _slopes(fit, term)
+    space = _Space(fit) if has_lags(fit) else None
+    back = space is not None and space.rho is not None
+    moments = None if back else at_level(fit.moments("coefficient"), position)
+    yield "overall", beta if space is None else space.direct(beta, theta, space.rows), moments
+    if space is not None:
+        yield "common", space.total(beta, theta, space.rows), None
     for group in fit.design.groups:
-        if term not in group.labels:
+        if term not in group.labels or (back and group.name != "cluster"):
             continue
+        by_level = [_effects(fit, group, label) for label in (term, f"lag({term})")]
         column = group.labels.index(term)
-        effect = fit.draws(f"effect({group.name})")[..., column]
-        moments = at_level(fit.moments(f"total({group.name})"), column)
-        for i, (level, drawn) in enumerate(
-            zip(group.levels, np.moveaxis(effect, 2, 0), strict=True)
-        ):
-            slope = beta + drawn
-            if space is None or passed is None:
-                yield str(level), slope, at_level(moments, i)
-            elif group.name == "cluster":
-                shares = space.of(np.flatnonzero(group.codes == i))
-                yield str(level), shares.direct(slope, passed[0] * slope + passed[1]), None
+        moments = None if back else at_level(fit.moments(f"total({group.name})"), column)
+        for i, level in enumerate(group.levels):
+            slope, lagged = beta + by_level[0][..., i], theta + by_level[1][..., i]
+            if space is not None and back:
+                here = space.within(np.flatnonzero(group.codes == i))
+                slope = space.direct(slope, lagged, _Sums(here, None))
+            yield str(level), slope, at_level(moments, i)
 
 
-def regional_impacts(fit: Fit, term: str, *, draws: int = _REGIONAL_DRAWS) -> pd.DataFrame:
-    r"""Return what reaches every region from elsewhere, and what it gives to others.
+def regional_impacts(fit: Fit, term: str) -> pd.DataFrame:
+    r"""Return what every region gets from other rows, and what it gives to them.
 
     The effect in row i of a change in row j is :math:`P_{ij}`. Spill-in of a region is the mean
-    over its rows of :math:`\sum_{j \ne i} P_{ij}`, spill-out that of :math:`\sum_{j \ne i} P_{ji}`.
+    over its rows i of :math:`\sum_{j \ne i} P_{ij}`, spill-out that of
+    :math:`\sum_{j \ne i} P_{ji}`: their means over rows are the indirect impact. Where slopes
+    vary by group these are spills of the common slope.
 
     Parameters
     ----------
+    fit
+        As for :func:`impacts`.
     term
-        A covariate of :func:`impact_terms`.
-    draws
-        Evenly spaced posterior draws to compute them from.
+        A covariate.
 
     Returns
     -------
@@ -196,81 +261,111 @@ def regional_impacts(fit: Fit, term: str, *, draws: int = _REGIONAL_DRAWS) -> pd
     FitError
         The model has no lags, or no such covariate.
     """
-    _require_lags(fit)
-    if term not in impact_terms(fit):
-        msg = f"impacts: got the term {term!r}; expected one of {listing(impact_terms(fit), 20)}."
-        raise FitError(msg)
-    space = _Space(fit)
-    beta = fit.draws("coefficient")[..., fit.design.terms.index(term)]
-    factor, added = _passed(fit, term)
-    passed = factor * beta + added
-    chains, length = beta.shape
-    kept = np.unique(np.linspace(0, length - 1, max(1, draws // chains)).astype(int))
-    region = fit.design.data["row_region"].values
-    names, codes = np.unique(region.astype(str), return_inverse=True)
-    found = np.empty((2, chains, len(kept), len(names)))
-    for c in range(chains):
-        for d, draw in enumerate(kept):
-            incoming, outgoing = _row_sums(space, space.rho[c, draw])
-            for side, sums in enumerate((incoming, outgoing)):
-                mean = np.bincount(codes, sums) / np.bincount(codes)
-                found[side, c, d] = passed[c, draw] * mean
+    _require_lags(fit, term)
+    space, (beta, theta) = _Space(fit), _slopes(fit, term)
+    passed = space.passed_on(beta, theta)
+    names, codes = np.unique(
+        fit.design.data["row_region"].values.astype(str), return_inverse=True
+    )
+
+    def means(rho: float) -> np.ndarray:
+        sums = (np.bincount(codes, each) for each in _row_sums(space.lag, rho))
+        return np.concatenate(list(sums)) / np.tile(np.bincount(codes), 2)
+
+    shares = _along(means, space)
     return estimates_frame(
         _base(fit, term)
         | {"effect": effect, "group": str(name)}
-        | summarize_draws(found[side, :, :, i], family=True)
+        | summarize_draws(passed * shares(side * len(names) + i), family=True)
         for side, effect in enumerate(("spill_in", "spill_out"))
         for i, name in enumerate(names)
     )
 
 
-def _row_sums(space: _Space, rho: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and column sums of L (I - rho L)^-1 without its diagonal, each (N,)."""
-    W, counts = space.lag.weights, space.lag.counts
-    system = sparse.csc_array(sparse.eye_array(len(counts)) - rho * W)
-    factors = splu(system)
+def _row_sums(lag: RowLag, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column sums of B without its diagonal, each (N,)."""
+    W, counts = lag.weights, lag.counts
+    factors = splu(sparse.csc_array(sparse.eye_array(len(counts)) - rho * W))
     incoming = W @ factors.solve(np.ones(len(counts)))
     outgoing = factors.solve(W.T @ counts.astype(float), trans="T") / counts
-    own = _diagonal(space, rho) / counts
-    return (incoming - own)[space.lag.cell], (outgoing - own)[space.lag.cell]
+    own = _diagonal(W, rho) / counts
+    return (incoming - own)[lag.cell], (outgoing - own)[lag.cell]
 
 
-def _diagonal(space: _Space, rho: float) -> np.ndarray:
+def _diagonal(W: sparse.csr_array, rho: float) -> np.ndarray:
     """Return the diagonal of W (I - rho W)^-1, component by component."""
-    W = space.lag.weights
-    label = sparse.csgraph.connected_components(W, connection="weak")[1]
-    out = np.zeros(W.shape[0])
-    for k in range(int(label.max()) + 1):
+    label, out = connected_components(W, connection="weak")[1], np.zeros(W.shape[0])
+    for k in range(int(label.max()) + 1 if rho else 0):  # W's own diagonal is zero
         inside = np.flatnonzero(label == k)
-        if len(inside) > 1:
-            block = W[inside][:, inside].toarray()
-            out[inside] = np.diag(np.linalg.solve(np.eye(len(inside)) - rho * block, block))
+        block = W[inside][:, inside].toarray()
+        out[inside] = np.diag(np.linalg.solve(np.eye(len(inside)) - rho * block, block))
     return out
 
 
-def has_lags(fit: Fit) -> bool:
-    """Tell whether a covariate here changes the response elsewhere."""
-    lagged = any(term.startswith("lag(") for term in fit.design.terms)
-    return "rho" in fit.posterior or lagged
+def _along(function: Callable[[float], np.ndarray], space: _Space) -> Callable[[int], Any]:
+    r"""Return element i of a function of rho at all draws, by Chebyshev interpolation.
+
+    In :math:`t = \tanh^{-1}(\rho r)`, with r the spectral radius, what
+    :math:`1 - \rho^2 r^2` leaves of sums over B is smooth up to the ends of the support.
+    """
+    if space.rho is None:
+        return function(0.0).__getitem__
+    radius = space.lag.spectrum.radius
+    t = np.arctanh(space.rho * radius)
+    middle, half = (t.min() + t.max()) / 2, max(np.ptp(t) / 2, 1e-3)
+
+    def damped(nodes: np.ndarray) -> np.ndarray:
+        rhos = np.tanh(middle + half * nodes) / radius
+        return np.stack([function(rho) * (1.0 - (rho * radius) ** 2) for rho in rhos])
+
+    for degree in _DEGREES:
+        found = chebinterpolate(damped, degree)
+        if np.abs(found[-2:]).max() <= _AGREEMENT * np.abs(found).max():
+            break
+    return lambda i: chebval((t - middle) / half, found[:, i]) * np.cosh(t) ** 2
 
 
-def _require_lags(fit: Fit) -> None:
+def _require_lags(fit: Fit, term: str | None = None) -> None:
+    known = impact_terms(fit)
     if not has_lags(fit):
         msg = (
             "impacts: got a model without lag() terms and without a lag of the response; "
             "coefficients are its impacts. Use summary, or effects."
         )
         raise FitError(msg)
+    if not known:
+        raise FitError("impacts: got a model without covariates; expected some. Add terms.")
+    if term is not None and term not in known:
+        msg = f"impacts: got the term {term!r}; expected one of {listing(known, 20)}."
+        raise FitError(msg)
 
 
-def _passed(fit: Fit, term: str) -> tuple[Any, Any]:
-    r"""Return a and b of :math:`a \beta + b`, what is passed on: rho and theta."""
-    rho = fit.draws("rho") if "rho" in fit.posterior else 0.0
-    lagged, design = f"lag({term})", fit.design
-    theta = (
-        fit.draws("coefficient")[..., design.terms.index(lagged)] if lagged in design.terms else 0.0
+def _unlagged(term: str) -> str:
+    """Return x for ``lag(x)`` and every other column as it is; products hold a colon."""
+    while term.startswith("lag(") and ":" not in term:
+        term = term[4:-1]
+    return term
+
+
+def _slopes(fit: Fit, term: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return draws of beta of a column and theta of its lag, zero where there is none."""
+    if (twice := f"lag(lag({term}))") in fit.design.terms:
+        msg = f"impacts: got {twice}; expected no lag of a lag, whose impacts are not known here."
+        raise FitError(f"{msg} Remove the term.")
+    drawn, terms = fit.draws("coefficient"), fit.design.terms
+    beta, theta = (
+        drawn[..., terms.index(label)] if label in terms else np.zeros(drawn.shape[:2])
+        for label in (term, f"lag({term})")
     )
-    return rho, theta
+    return beta, theta
+
+
+def _effects(fit: Fit, group: Any, label: str) -> np.ndarray:
+    """Return the deviations of a slope by level, (chain, draw, level), zero if it has none."""
+    drawn = fit.draws(f"effect({group.name})")
+    if label not in group.labels:
+        return np.zeros(drawn.shape[:3])
+    return np.asarray(drawn[..., group.labels.index(label)])
 
 
 def _base(fit: Fit, term: str) -> dict[str, Any]:
@@ -282,16 +377,15 @@ def _base(fit: Fit, term: str) -> dict[str, Any]:
     }
 
 
-def _overall(fit: Fit, space: _Space) -> Iterator[dict[str, Any]]:
+def _overall_rows(fit: Fit) -> Iterator[dict[str, Any]]:
+    space = _Space(fit)
     levels = {"row": space.rows}
     if (space.lag.counts > 1).any():
         levels["cell"] = space.cells
     for term in impact_terms(fit):
-        beta = fit.draws("coefficient")[..., fit.design.terms.index(term)]
-        factor, added = _passed(fit, term)
-        passed = factor * beta + added
-        for level, shares in levels.items():
-            direct, everywhere = shares.direct(beta, passed), shares.total(beta, passed)
+        beta, theta = _slopes(fit, term)
+        for level, sums in levels.items():
+            direct, everywhere = (f(beta, theta, sums) for f in (space.direct, space.total))
             for effect, draws in (
                 ("direct", direct),
                 ("indirect", everywhere - direct),
@@ -300,19 +394,8 @@ def _overall(fit: Fit, space: _Space) -> Iterator[dict[str, Any]]:
                 yield _base(fit, term) | {"effect": effect, "group": level} | summarize_draws(draws)
 
 
-def _by_order(fit: Fit, space: _Space) -> Iterator[dict[str, Any]]:
-    reach, walks = space.lag.counts / space.lag.n_rows, []
-    vector = np.ones(len(space.lag.counts))
-    for _ in range(ORDERS):
-        vector = space.lag.weights @ vector
-        walks.append(float(reach @ vector))
+def _order_rows(fit: Fit) -> Iterator[dict[str, Any]]:
     for term in impact_terms(fit):
-        beta = fit.draws("coefficient")[..., fit.design.terms.index(term)]
-        factor, added = _passed(fit, term)
-        for order in range(ORDERS + 1):
-            draws = beta
-            if order:
-                power = np.asarray(space.rho) ** (order - 1)
-                draws = power * (factor * beta + added) * walks[order - 1]
+        for order, draws in enumerate(impacts_by_order(fit, term)[0]):
             row = _base(fit, term) | {"effect": "order_k", "group": str(order)}
-            yield row | summarize_draws(np.asarray(draws))
+            yield row | summarize_draws(draws)
