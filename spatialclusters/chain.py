@@ -1,8 +1,8 @@
 """One Markov chain in one process: NUTS on JAX, written block by block to a checkpoint.
 
 Run as ``python -m spatialclusters.chain FOLDER K`` by :mod:`spatialclusters.sampling`.
-The key of chain k comes from (seed, k) alone and every step calls the same compiled
-function, so its bits depend neither on the other chains nor on where it was resumed.
+The key of chain k comes from (seed, k) alone and every block of steps calls the same
+compiled function, so its bits depend neither on the other chains nor on where it was resumed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from spatialclusters.exported import PROGRAM, Exported, chain_key, read_program
+from spatialclusters.exported import BLOCK, PROGRAM, chain_key, read_program
 from spatialclusters.files import read_arrays, write_arrays
 
-__all__ = ["BLOCK", "block_files", "run_chain"]
-
-BLOCK = 50
-"""Iterations between checkpoints."""
-
+__all__ = ["block_files", "run_chain"]
 
 def block_files(folder: Path, chain: int) -> list[Path]:
     """Return the checkpoint files of a chain in order."""
@@ -51,24 +47,18 @@ def run_chain(folder: Path, chain: int) -> None:
     target = folder / f"chain-{chain}"
     target.mkdir(exist_ok=True)
     for at in range(len(done) * BLOCK, total, BLOCK):
-        states = []
-        for _ in range(min(BLOCK, total - at)):
-            state = program.step(state)
-            states.append(state)
-        jax.block_until_ready(state)
+        states = jax.block_until_ready(program.steps(state))
+        state = [x[-1] for x in states]
         stepped = time.process_time()
         arrays: dict[str, Any] = {f"state {i}": np.asarray(x) for i, x in enumerate(state)}
-        arrays |= _recorded(program, states[max(0, tune - at) :], recovery)
+        if at + BLOCK > tune:
+            kept = slice(max(0, tune - at), total - at)
+            recorded = program.record(states, recovery)
+            arrays |= {name: np.asarray(x)[kept] for name, x in recorded.items()}
         arrays["seconds"] = np.array(time.perf_counter() - started)
         arrays["cpu seconds"] = np.array(time.process_time())
         arrays["recovery cpu seconds"] = np.array(time.process_time() - stepped)
         write_arrays(target / f"block-{at // BLOCK:06d}.npz", arrays)
-
-
-def _recorded(program: Exported, states: list[Any], key: Any) -> dict[str, np.ndarray]:
-    draws = [program.record(state, key) for state in states]
-    names = draws[0] if draws else ()
-    return {name: np.stack([draw[name] for draw in draws]) for name in names}
 
 
 def _restored(saved: dict[str, np.ndarray]) -> list[Any]:

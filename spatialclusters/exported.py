@@ -18,6 +18,7 @@ import numpy as np
 from spatialclusters.files import read_arrays, replace_file, write_arrays
 
 __all__ = [
+    "BLOCK",
     "PROGRAM",
     "Exported",
     "chain_key",
@@ -27,6 +28,9 @@ __all__ = [
     "read_program",
     "write_data",
 ]
+
+BLOCK: Final = 50
+"""Iterations in one call, and between checkpoints."""
 
 PROGRAM: Final = "program"
 """Folder of the compiled sampler in a job's folder."""
@@ -43,14 +47,14 @@ class Exported:
     ----------
     first
         key to the first state.
-    step
-        state to the next state.
+    steps
+        state to the next :data:`BLOCK` states, stacked.
     record
-        (state, key) to what is kept of a state, by name.
+        (stacked states, key) to what is kept of each, by name.
     """
 
     first: Callable[[Any], list[Any]]
-    step: Callable[[Sequence[Any]], list[Any]]
+    steps: Callable[[Sequence[Any]], list[Any]]
     record: Callable[[Sequence[Any], Any], dict[str, Any]]
 
 
@@ -107,12 +111,12 @@ def is_exported(folder: Path) -> bool:
 
 
 def read_program(folder: Path) -> Exported:
-    """Load the functions ``gradient``, ``start``, ``init``, ``step``, ``record`` and the data."""
+    """Load the functions ``gradient``, ``start``, ``init``, ``steps``, ``record`` and the data."""
     import jax
 
     names = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["recorded"]
-    gradient, start, init, step, record = (
-        load_function(folder, name) for name in ("gradient", "start", "init", "step", "record")
+    gradient, start, init, steps, record = (
+        load_function(folder, name) for name in ("gradient", "start", "init", "steps", "record")
     )
     arrays = read_arrays(folder / _DATA)
     data = [jax.numpy.asarray(arrays[str(i)]) for i in range(len(arrays))]
@@ -123,6 +127,6 @@ def read_program(folder: Path) -> Exported:
 
     return Exported(
         first,
-        lambda state: step(*state, *data),
-        lambda state, key: dict(zip(names, record(*state, key, *data), strict=True)),
+        lambda state: steps(*state, *data),
+        lambda states, key: dict(zip(names, record(*states, key, *data), strict=True)),
     )

@@ -223,6 +223,11 @@ class _System:
         across = scipy.linalg.solve_triangular(root, (A.T @ right).toarray().T, lower=True).T
         shifted = A.T @ residual - across @ half
         own = sparse.csr_array(A.T @ noise @ A)
+        if all(len(rows) == 1 for rows in members):
+            rows = np.concatenate(members)
+            diagonal = own.diagonal() - (across**2).sum(axis=1)
+            single = np.log(diagonal) - shifted**2 / diagonal - np.log(2 * np.pi)
+            return np.asarray(0.5 * single[rows])
         out = np.empty(len(members))
         for u, rows in enumerate(members):
             K = own[rows][:, rows].toarray() - across[rows] @ across[rows].T

@@ -17,6 +17,7 @@ import xarray as xr
 from spatialclusters.collapsed.mode import WarmStart
 from spatialclusters.design import Design
 from spatialclusters.exported import (
+    BLOCK,
     PROGRAM,
     chain_key,
     export_function,
@@ -60,15 +61,27 @@ def prepare(folder: Path) -> None:
     program = make_program(target, settings, warm)
     energy = jax.eval_shape(program.gradient, z, data)
     state = jax.eval_shape(program.init, key, z, *energy)
+
+    def steps(state: Any, data: Any) -> Any:
+        def one(state: Any, _: None) -> tuple[Any, Any]:
+            state = program.step(state, data)
+            return state, state
+
+        return jax.lax.scan(one, state, length=BLOCK)[1]
+
+    def record(states: Any, key: Any, data: Any) -> dict[str, Any]:
+        # one state after the other: what recovering one takes may be large
+        return dict(jax.lax.map(lambda state: program.record(state, key, data), states))
+
     export_function(program_folder, "start", program.start, key)
     export_function(program_folder, "init", program.init, key, z, *energy)
-    export_function(program_folder, "step", program.step, state, data)
-    export_function(program_folder, "record", program.record, state, key, data)
+    export_function(program_folder, "steps", steps, state, data)
+    states = jax.eval_shape(steps, state, data)
+    export_function(program_folder, "record", record, states, key, data)
     # a dict's leaves come in the order of its sorted names
-    write_data(program_folder, data, sorted(jax.eval_shape(program.record, state, key, data)))
-    # chains that start together would each compile: one iteration here serves all
-    ready = read_program(program_folder)
-    jax.block_until_ready(ready.record(ready.step(ready.first(key)), key))
+    write_data(program_folder, data, sorted(jax.eval_shape(record, states, key, data)))
+    # chains that start together would each compile: loading here serves all
+    read_program(program_folder)
     write_arrays(folder / PREPARED, found | {"cpu seconds": np.array(time.process_time())})
 
 

@@ -16,9 +16,10 @@ from typing import Any, Final
 import numpy as np
 
 from spatialclusters._version import __version__
-from spatialclusters.chain import BLOCK, block_files
+from spatialclusters.chain import block_files
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
+from spatialclusters.exported import BLOCK
 from spatialclusters.files import read_arrays, replace_file
 from spatialclusters.preparation import PREPARED, is_prepared
 from spatialclusters.spec import ModelSpec, spec_to_toml

@@ -84,23 +84,48 @@ class _Space:
     def _trace(self) -> np.ndarray:
         return np.asarray(trace_lag(self.lag.spectrum, self.rho))
 
-    def within(self, rows: np.ndarray) -> Any:
-        """Return the mean diagonal of B over rows that are whole components of L."""
-        inside = np.unique(self.lag.cell[rows])
-        part = self.lag.weights[inside][:, inside]
-        circular = connected_components(part, connection="strong")[0] < len(inside)
-        if self.rho is None or not circular:  # nothing comes back
-            return 0.0
-        return trace_lag(spectrum(part), self.rho) / len(rows)
+    def within(self, codes: np.ndarray) -> Callable[[int], Any]:
+        """Return, by level, B's mean diagonal over its rows; levels are whole components of L."""
+        known, sizes = [], np.bincount(codes)
+        for level in range(len(sizes)):
+            inside = np.unique(self.lag.cell[codes == level])
+            part = self.lag.weights[inside][:, inside]
+            circular = connected_components(part, connection="strong")[0] < len(inside)
+            known.append(spectrum(part) if circular else None)  # else nothing comes back
+
+        def traces(rho: float) -> np.ndarray:
+            return np.array([0.0 if part is None else trace_lag(part, rho) for part in known])
+
+        return self.along(lambda rho: traces(rho) / sizes)
+
+    def along(self, function: Callable[[float], np.ndarray]) -> Callable[[int], Any]:
+        r"""Return element i of a function of rho at all draws, by Chebyshev interpolation.
+
+        In :math:`t = \tanh^{-1}(\rho r)`, with r the spectral radius, what
+        :math:`1 - \rho^2 r^2` leaves of sums over B is smooth up to the ends of the support.
+        """
+        if self.rho is None:
+            return function(0.0).__getitem__
+        radius = self.lag.spectrum.radius
+        t = np.arctanh(self.rho * radius)
+        middle, half = (t.min() + t.max()) / 2, max(np.ptp(t) / 2, 1e-3)
+
+        def damped(nodes: Any) -> Any:
+            rhos = np.tanh(middle + half * nodes) / radius
+            return np.stack([function(rho) * (1.0 - (rho * radius) ** 2) for rho in rhos])
+
+        for degree in _DEGREES:
+            found = chebinterpolate(damped, degree)
+            if np.abs(found[-2:]).max() <= _AGREEMENT * np.abs(found).max():
+                break
+        return lambda i: chebval((t - middle) / half, found[:, i]) * np.cosh(t) ** 2
 
     def passed_on(self, beta: np.ndarray, theta: np.ndarray) -> np.ndarray:
         return theta if self.rho is None else self.rho * beta + theta
 
-    def direct(self, beta: np.ndarray, theta: np.ndarray, sums: _Sums) -> np.ndarray:
-        return np.asarray(beta + self.passed_on(beta, theta) * sums.here)
-
-    def total(self, beta: np.ndarray, theta: np.ndarray, sums: _Sums) -> np.ndarray:
-        return np.asarray(beta + self.passed_on(beta, theta) * sums.everywhere)
+    def impact(self, beta: np.ndarray, theta: np.ndarray, share: Any) -> np.ndarray:
+        """Return the mean of P's diagonal or row sums from that of B's."""
+        return np.asarray(beta + self.passed_on(beta, theta) * share)
 
 
 def has_lags(fit: Fit) -> bool:
@@ -198,7 +223,7 @@ def impacts_by_order(fit: Fit, term: str) -> tuple[np.ndarray, np.ndarray]:
         walks = space.lag.weights @ walks
         decay = 1.0 if space.rho is None else space.rho ** (k - 1)
         orders.append(decay * passed * (reach @ walks))
-    return np.stack(orders), space.total(beta, theta, space.rows)
+    return np.stack(orders), space.impact(beta, theta, space.rows.everywhere)
 
 
 def term_impacts(fit: Fit, term: str) -> Iterator[tuple[str, np.ndarray, Moments]]:
@@ -219,20 +244,20 @@ def term_impacts(fit: Fit, term: str) -> Iterator[tuple[str, np.ndarray, Moments
     space = _Space(fit) if has_lags(fit) else None
     back = space is not None and space.rho is not None
     moments = None if back else at_level(fit.moments("coefficient"), position)
-    yield "overall", beta if space is None else space.direct(beta, theta, space.rows), moments
+    yield "overall", beta if space is None else space.impact(beta, theta, space.rows.here), moments
     if space is not None:
-        yield "common", space.total(beta, theta, space.rows), None
+        yield "common", space.impact(beta, theta, space.rows.everywhere), None
     for group in fit.design.groups:
         if term not in group.labels or (back and group.name != "cluster"):
             continue
-        by_level = [_effects(fit, group, label) for label in (term, f"lag({term})")]
+        effects, lagged = (_effects(fit, group, label) for label in (term, f"lag({term})"))
+        here = space.within(group.codes) if space is not None and back else None
         column = group.labels.index(term)
         moments = None if back else at_level(fit.moments(f"total({group.name})"), column)
         for i, level in enumerate(group.levels):
-            slope, lagged = beta + by_level[0][..., i], theta + by_level[1][..., i]
-            if space is not None and back:
-                here = space.within(np.flatnonzero(group.codes == i))
-                slope = space.direct(slope, lagged, _Sums(here, None))
+            slope = beta + effects[..., i]
+            if space is not None and here is not None:
+                slope = space.impact(slope, theta + lagged[..., i], here(i))
             yield str(level), slope, at_level(moments, i)
 
 
@@ -264,15 +289,13 @@ def regional_impacts(fit: Fit, term: str) -> pd.DataFrame:
     _require_lags(fit, term)
     space, (beta, theta) = _Space(fit), _slopes(fit, term)
     passed = space.passed_on(beta, theta)
-    names, codes = np.unique(
-        fit.design.data["row_region"].values.astype(str), return_inverse=True
-    )
+    names, codes = np.unique(fit.design.data["row_region"].values.astype(str), return_inverse=True)
 
     def means(rho: float) -> np.ndarray:
         sums = (np.bincount(codes, each) for each in _row_sums(space.lag, rho))
         return np.concatenate(list(sums)) / np.tile(np.bincount(codes), 2)
 
-    shares = _along(means, space)
+    shares = space.along(means)
     return estimates_frame(
         _base(fit, term)
         | {"effect": effect, "group": str(name)}
@@ -300,29 +323,6 @@ def _diagonal(W: sparse.csr_array, rho: float) -> np.ndarray:
         block = W[inside][:, inside].toarray()
         out[inside] = np.diag(np.linalg.solve(np.eye(len(inside)) - rho * block, block))
     return out
-
-
-def _along(function: Callable[[float], np.ndarray], space: _Space) -> Callable[[int], Any]:
-    r"""Return element i of a function of rho at all draws, by Chebyshev interpolation.
-
-    In :math:`t = \tanh^{-1}(\rho r)`, with r the spectral radius, what
-    :math:`1 - \rho^2 r^2` leaves of sums over B is smooth up to the ends of the support.
-    """
-    if space.rho is None:
-        return function(0.0).__getitem__
-    radius = space.lag.spectrum.radius
-    t = np.arctanh(space.rho * radius)
-    middle, half = (t.min() + t.max()) / 2, max(np.ptp(t) / 2, 1e-3)
-
-    def damped(nodes: np.ndarray) -> np.ndarray:
-        rhos = np.tanh(middle + half * nodes) / radius
-        return np.stack([function(rho) * (1.0 - (rho * radius) ** 2) for rho in rhos])
-
-    for degree in _DEGREES:
-        found = chebinterpolate(damped, degree)
-        if np.abs(found[-2:]).max() <= _AGREEMENT * np.abs(found).max():
-            break
-    return lambda i: chebval((t - middle) / half, found[:, i]) * np.cosh(t) ** 2
 
 
 def _require_lags(fit: Fit, term: str | None = None) -> None:
@@ -385,7 +385,7 @@ def _overall_rows(fit: Fit) -> Iterator[dict[str, Any]]:
     for term in impact_terms(fit):
         beta, theta = _slopes(fit, term)
         for level, sums in levels.items():
-            direct, everywhere = (f(beta, theta, sums) for f in (space.direct, space.total))
+            direct, everywhere = (space.impact(beta, theta, share) for share in sums)
             for effect, draws in (
                 ("direct", direct),
                 ("indirect", everywhere - direct),

@@ -24,8 +24,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from spatialclusters.chain import BLOCK, block_files
+from spatialclusters.chain import block_files
 from spatialclusters.design import Design
+from spatialclusters.exported import BLOCK
 from spatialclusters.files import read_arrays
 from spatialclusters.parameters import model_priors, pair_labels, sd_names
 from spatialclusters.run import choose_settings, fit_design

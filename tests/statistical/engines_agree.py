@@ -2,7 +2,7 @@
 
     SPATIALCLUSTERS_DATA=... python tests/statistical/engines_agree.py --output docs/records
 
-Three designs of at most 200 effects and 1,500 rows, one of them real. Posterior means and
+Designs of at most 200 effects and 1,500 rows, real ones for every spatial process. Means and
 standard deviations of every parameter are compared in units of their combined Monte Carlo
 error; the largest must stay below the 0.999 quantile of the largest of that many normals.
 """
@@ -10,6 +10,7 @@ error; the largest must stay below the 0.999 quantile of the largest of that man
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def crossed():
     return sc.parse_spec(text), sc.read_panel(pd.DataFrame(columns)), None, None
 
 
-def real():
+def real(changes=None):
     """The eight largest clusters of the US Economic Areas by the shipped cluster_growth."""
     data = Path(os.environ["SPATIALCLUSTERS_DATA"])
     table = pd.read_parquet(data / "us_ea" / "clusters_2018_2021.parquet")
@@ -87,12 +88,33 @@ def real():
             "roles": {"convergence": "log(cluster_level)"},
             "zeros": {"neighbor_strength": "minimum-and-dummy"},
             "expects": None,
-        },
+        }
+        | (changes or {}),
     )
     return spec, sc.read_panel(table), weights, None
 
 
-DESIGNS = {"nested": nested, "crossed": crossed, "us_ea, eight clusters": real}
+def spatial(outcome, structure="iid"):
+    """The same clusters with a spatial process, constant noise and no slopes."""
+    return real(
+        {
+            "formula": "growth ~ log(cluster_level) + (1 | region) + (1 | cluster)",
+            "likelihood.scale": "constant",
+            "zeros": None,
+            "groups": {"region": {"structure": structure}},
+            "spatial.outcome": outcome,
+        }
+    )
+
+
+DESIGNS = {
+    "nested": nested,
+    "crossed": crossed,
+    "us_ea, eight clusters": real,
+    "us_ea, SAR": partial(spatial, "sar"),
+    "us_ea, SEM": partial(spatial, "sem"),
+    "us_ea, BYM2": partial(spatial, "none", "bym2"),
+}
 
 
 def parameters(fit):
@@ -177,7 +199,7 @@ def main() -> int:
 `python tests/statistical/engines_agree.py --seed {given.seed} --draws-collapsed \
 {given.draws_collapsed} --draws-full {given.draws_full}`
 
-Every parameter and effect of three designs, 4 chains each. Gaps between the engines' posterior
+Every parameter and effect, 4 chains each. Gaps between the engines' posterior
 means and standard deviations are in units of the combined Monte Carlo error; the bound is the
 {LEVEL} quantile of the largest of that many independent normals. ESS is to exceed {ESS}.
 **{"All inside." if passed else "NOT all inside."}**
