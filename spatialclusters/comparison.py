@@ -12,14 +12,20 @@ from spatialclusters.effects import coefficients, convergence, specialization
 from spatialclusters.errors import FitError
 from spatialclusters.frequentist import Frequentist
 from spatialclusters.result import Fit
+from spatialclusters.spatial_ml import SpatialML
+from spatialclusters.spillovers import has_lags, impacts
 
-__all__ = ["compare", "expected_gaps", "regression_table"]
+__all__ = ["Result", "compare", "expected_gaps", "regression_table"]
 
-_TABLE: Final = ("coefficient", "speed", "half_life", "per_sd")
+type Result = Fit | Frequentist | SpatialML
+"""What can stand side by side."""
+
+_IMPACTS: Final = ("direct", "indirect", "total")
+_TABLE: Final = ("coefficient", "spatial", *_IMPACTS, "speed", "half_life", "per_sd")
 _STATISTICS: Final = ["estimate", "std_error", "ci_low", "ci_high"]
 
 
-def compare(fit: Fit, *others: Fit | Frequentist) -> pd.DataFrame:
+def compare(fit: Fit, *others: Result) -> pd.DataFrame:
     """Put estimates side by side.
 
     Parameters
@@ -27,7 +33,8 @@ def compare(fit: Fit, *others: Fit | Frequentist) -> pd.DataFrame:
     fit
         The posterior to which frequentist estimates are compared.
     *others
-        Fits (say, with groups treated otherwise) and frequentist results.
+        Fits (say, with groups treated otherwise), frequentist results, and maximum
+        likelihood of spatial models.
 
     Returns
     -------
@@ -106,7 +113,7 @@ def expected_gaps(fit: Fit, frequentist: Frequentist) -> list[str]:
     return [text.format(", ".join(map(str, found))) for found, text in reasons if found]
 
 
-def regression_table(*results: Fit | Frequentist) -> str:
+def regression_table(*results: Result) -> str:
     """Lay estimates out as text: estimate, (standard error) and [interval] below one another.
 
     Each estimator of the fits and frequentist results becomes a column; the footer gives
@@ -138,7 +145,7 @@ def regression_table(*results: Fit | Frequentist) -> str:
     for term, effect in dict.fromkeys(key for frame in frames.values() for key in frame.index):
         if effect in _TABLE:
             cells = [_cell(frame, (term, effect)) for frame in frames.values()]
-            labels = (term if effect == "coefficient" else f"{term}, {effect}", "", "")
+            labels = (term if effect in ("coefficient", "spatial") else f"{term}, {effect}", "", "")
             lines += [list(line) for line in zip(labels, *cells, strict=True)]
     footer = [note for result in results for note in _footer(result)]
     names = ("rows", "group effects", "W")
@@ -151,7 +158,7 @@ def regression_table(*results: Fit | Frequentist) -> str:
     return "\n".join([*map(str.rstrip, text), "(standard error or posterior sd) [95 % interval]"])
 
 
-def _refuse_other_rows(one: Fit | Frequentist, other: Fit | Frequentist) -> None:
+def _refuse_other_rows(one: Result, other: Result) -> None:
     for what, a, b in zip(("rows", "response", "unit"), _sample(one), _sample(other), strict=True):
         if a != b:
             got = "other rows" if what == "rows" else f"{what} {a!r} and {b!r}"
@@ -159,8 +166,8 @@ def _refuse_other_rows(one: Fit | Frequentist, other: Fit | Frequentist) -> None
             raise FitError(msg)
 
 
-def _sample(result: Fit | Frequentist) -> tuple[str, str, str]:
-    if isinstance(result, Frequentist):
+def _sample(result: Result) -> tuple[str, str, str]:
+    if not isinstance(result, Fit):
         return result.rows_digest, result.response, result.unit
     attrs = result.design.data.attrs
     return result.design.rows_digest, str(attrs["response"]), str(attrs["unit"])
@@ -170,11 +177,11 @@ def _treatment(fit: Fit) -> str:
     return ", ".join(f"{group.name} {group.effect}" for group in fit.design.groups)
 
 
-def _frames(results: Sequence[Fit | Frequentist]) -> dict[str, pd.DataFrame]:
+def _frames(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
     """Return one frame per estimator, indexed by (term, effect), under distinct titles."""
     frames: dict[str, pd.DataFrame] = {}
     for result in results:
-        if isinstance(result, Frequentist):
+        if not isinstance(result, Fit):
             parts = {
                 str(name): part for name, part in result.estimates.groupby("estimator", sort=False)
             }
@@ -198,6 +205,9 @@ def _posterior(fit: Fit) -> pd.DataFrame:
         parts.append(convergence(fit).query("group == 'overall'"))
     if roles.specialization:
         parts.append(specialization(fit).query("group == 'overall'"))
+    if has_lags(fit):
+        # a change in one row, as in the impacts of maximum likelihood
+        parts.append(impacts(fit).query("group == 'row'"))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -209,12 +219,14 @@ def _cell(frame: pd.DataFrame, key: tuple[str, str]) -> tuple[str, str, str]:
     return f"{estimate:.4g}", spread, "" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]"
 
 
-def _footer(result: Fit | Frequentist) -> list[tuple[str, str, str]]:
+def _footer(result: Result) -> list[tuple[str, str, str]]:
     """Return rows, group effects and W, for each estimator of a result."""
     if isinstance(result, Fit):
         kind = result.weights.kind if result.weights else "none"
         return [(str(result.design.n_rows), _treatment(result) or "none", kind)]
-    absorbed = f"absorbed: {', '.join(result.absorbed)}"
+    absorbed = ""
+    if isinstance(result, Frequentist):
+        absorbed = f"absorbed: {', '.join(result.absorbed)}"
     return [
         (
             str(result.n_rows),
