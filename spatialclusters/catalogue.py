@@ -34,7 +34,9 @@ def list_models() -> pd.DataFrame:
     Examples
     --------
     >>> list_models()["name"].tolist()
-    ['cluster_growth', 'employment_growth', 'income_convergence']
+    ['cluster_growth', 'cluster_growth_bym2', 'cluster_growth_lag', 'employment_growth',
+     'employment_growth_bym2', 'income_convergence', 'income_convergence_error',
+     'income_convergence_lag']
     """
     import pandas as pd
 

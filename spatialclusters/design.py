@@ -112,8 +112,9 @@ class Design:
                 levels=np.asarray(self.data[name].values),
                 columns=tuple(entry["columns"]),
                 labels=tuple(entry["labels"]),
-                structure=entry["structure"],
-                links=entry["links"],
+                # fits made before structures have neither
+                structure=entry.get("structure", "iid"),
+                links=entry.get("links", "symmetric"),
             )
             for name, entry in json.loads(self.data.attrs["groups"]).items()
         )
@@ -169,7 +170,7 @@ class Design:
         if self.weights is None:
             return None
         return row_lag(
-            self.weights, self._row_ids, restandardize=self.data.attrs["blocks"] == "restandardize"
+            self.weights, self._row_ids, restandardize=self.data.attrs.get("blocks") != "subset"
         )
 
     def graph(self, group: GroupDesign) -> LevelGraph:
@@ -316,7 +317,7 @@ def _evaluator(spec: ModelSpec, rows: Rows, weights: Weights | None) -> Evaluato
     """Prepare the formula's variables and, where it is defined, the lag over rows."""
     uses_lag = any("lag(" in str(term) for term in spec.parsed_formula.terms)
     lag = None
-    if uses_lag and weights is not None:
+    if (uses_lag or spec.spatial.parameters) and weights is not None:
         restandardize = spec.spatial.blocks == "restandardize"
         lag = row_lag(weights, rows.ids, restandardize=restandardize)
     return Evaluator(rows.variables, dict(spec.zeros), lag)
@@ -347,6 +348,7 @@ def _record(
                 "levels": len(entry["levels"]),
                 "singletons": int((np.bincount(entry["codes"]) == 1).sum()),
                 "effect": entry["effect"],
+                "structure": entry["structure"],
             }
             for name, entry in groups.items()
         },

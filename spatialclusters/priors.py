@@ -179,6 +179,8 @@ def describe_priors(
     rows = []
     for each in resolved.values():
         meaning = _meaning(each, covariate_sd, factor, unit)
+        if each.name == "intercept" and "rho" in resolved:
+            meaning = meaning.replace("response", "response less rho times its lag,", 1)
         if each.prior.distribution in _REFERENCE:
             meaning += "; reference run only"
         rows.append((each.name, each.prior.describe(), each.source, meaning))
@@ -207,7 +209,10 @@ def _meaning(
         return f"{subject}: {_interval(each.prior, 1.0, unit)}"
     if (kind := each.name.partition("(")[0]) in _DEPENDENCE:
         what = _DEPENDENCE["alpha" if each.name.startswith("lambda(") else kind]
-        stretched = ", stretched over its support" if each.prior.distribution == "beta" else ""
+        wide = each.name in ("rho", "lambda") or each.name.startswith("lambda(")
+        stretched = (
+            ", stretched over its support" if wide and "beta" in each.prior.distribution else ""
+        )
         return f"{what}: {each.prior.describe()}{stretched}"
     if each.name.startswith("cor("):
         return "correlations of the group's effects: eta 1 is uniform, larger favors zero"

@@ -112,8 +112,15 @@ def describe_design(spec: ModelSpec, design: Design) -> Iterator[str]:
         yield f"  condition number {record['condition_number']:.1f}"
     for name, entry in record["groups"].items():
         alone = f", {entry['singletons']} with a single row" if entry["singletons"] else ""
-        yield f"Group {name}: {entry['effect']} effects of {entry['levels']} levels{alone}"
+        yield f"Group {name}: {_kind(entry)} of {entry['levels']} levels{alone}"
+    if spec.spatial.parameters:
+        yield f"Outcome: {spec.spatial.outcome}, with {' and '.join(spec.spatial.parameters)}"
     yield from _describe_weights(record.get("weights"))
+    if blocks := record.get("blocks"):
+        yield (
+            f"  between rows: {blocks['components']} components, "
+            f"{blocks['isolates']} cells without neighbors"
+        )
     for note in (*record["panel"].get("notes", ()), *record["notes"]):
         yield f"Note: {note}"
 
@@ -123,8 +130,14 @@ def describe_sample(design: Design) -> Iterator[str]:
     record = design.record
     yield f"{design.n_rows} rows in {record['regions']} regions"
     for name, entry in record["groups"].items():
-        yield f"{name}: {entry['effect']} effects of {entry['levels']} levels"
+        yield f"{name}: {_kind(entry)} of {entry['levels']} levels"
     yield from _describe_weights(record.get("weights"))
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    structure = entry.get("structure", "iid")  # fits made before structures lack it
+    shared = "" if structure == "iid" else f" with {structure} structure"
+    return f"{entry['effect']} effects{shared}"
 
 
 def _describe_weights(weights: dict[str, Any] | None) -> Iterator[str]:

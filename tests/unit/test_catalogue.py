@@ -9,7 +9,17 @@ from spatialclusters.catalogue import citation, list_models, load_model, model_t
 from spatialclusters.errors import SpecError
 from spatialclusters.spec import parse_spec, spec_to_toml
 
-NAMES = ["cluster_growth", "employment_growth", "income_convergence"]
+NAMES = [
+    "cluster_growth",
+    "cluster_growth_bym2",
+    "cluster_growth_lag",
+    "employment_growth",
+    "employment_growth_bym2",
+    "income_convergence",
+    "income_convergence_error",
+    "income_convergence_lag",
+]
+REFERENCE = ["columbus_sac", "columbus_sar", "columbus_sem"]
 
 
 def test_the_table_of_models():
@@ -33,17 +43,61 @@ def test_shipped_models_are_consistent(name):
 
 
 def test_growth_models_use_correlated_region_effects():
-    for name in ("employment_growth", "cluster_growth"):
+    for name in (n for n in NAMES if n.startswith(("employment_growth", "cluster_growth"))):
         spec = load_model(name)
         assert spec.groups["region"].effect == "correlated"
         assert spec.likelihood.scale == "size"
         assert all(rule == "minimum-and-dummy" for rule in spec.zeros.values())
-    assert load_model("employment_growth").groups["industry"].effect == "correlated"
+        if "industry" in spec.groups:
+            assert spec.groups["industry"].effect == "correlated"
+
+
+def test_a_model_and_its_spatial_kin_differ_in_what_their_names_say():
+    """One key at a time: whatever else is changed in one file belongs into the others."""
+    for name in ("cluster_growth", "employment_growth"):
+        plain, shared = load_model(name), load_model(f"{name}_bym2")
+        assert shared.groups["region"].structure == "bym2"
+        assert parts(plain, {"groups"}) == parts(shared, {"groups"})
+        assert plain.priors == {k: v for k, v in shared.priors.items() if k != "phi(region)"}
+    plain = load_model("income_convergence")
+    for ending, outcome, extra in (
+        ("lag", "sar", {"rho", "lag(log(income))"}),
+        ("error", "sem", {"lambda"}),
+    ):
+        spec = load_model(f"income_convergence_{ending}")
+        assert spec.spatial.outcome == outcome
+        assert parts(plain, {"spatial", "formula"}) == parts(spec, {"spatial", "formula"})
+        assert plain.priors == {k: v for k, v in spec.priors.items() if k not in extra}
+        assert extra <= set(spec.priors)
+    lag = load_model("cluster_growth_lag")
+    assert lag.spatial.outcome == "sar"
+    terms = {str(term) for term in lag.parsed_formula.terms}
+    assert {t for t in terms if t.startswith("lag(")} == {
+        f"lag({t})" for t in terms if t.startswith("log(")
+    }
+
+
+def parts(spec, without):
+    names = without | {"name", "title", "description", "cite", "priors"}
+    return {k: v for k, v in spec.model_dump().items() if k not in names}
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_reference_runs_are_loaded_by_path_alone(name):
+    path = catalogue._folder() / "reference" / f"{name}.toml"
+    spec = load_model(path)
+    assert spec.name == name
+    assert parse_spec(spec_to_toml(spec)) == spec
+    assert {"flat", "inverse_scale", "uniform"} <= {p.distribution for p in spec.priors.values()}
+    assert len(re.findall(r"^@", citation(spec), flags=re.MULTILINE)) == len(spec.cite)
+    with pytest.raises(SpecError, match=r"a path ending in \.toml"):
+        load_model(name)
+    assert sorted(p.stem for p in path.parent.glob("*.toml")) == REFERENCE
 
 
 def test_every_reference_has_a_doi():
     text = (catalogue._folder() / "references.bib").read_text(encoding="utf-8")
-    assert text.count("\n@") + 1 == text.count("doi ") == 7
+    assert text.count("\n@") + 1 == text.count("doi ") == 12
     assert "10.1016/j.respol.2014.05.007" in citation(load_model("employment_growth"))
 
 

@@ -418,6 +418,7 @@ def test_codes_and_levels_of_groups():
         "levels": len(singles),
         "singletons": int((singles == 1).sum()),
         "effect": "random",
+        "structure": "iid",
     }
 
 
