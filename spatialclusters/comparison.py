@@ -174,7 +174,11 @@ def _sample(result: Result) -> tuple[str, str, str]:
 
 
 def _treatment(fit: Fit) -> str:
-    return ", ".join(f"{group.name} {group.effect}" for group in fit.design.groups)
+    """Say what the groups are taken for."""
+    return ", ".join(
+        f"{group.name} {group.effect}" + ("" if group.structure == "iid" else f" {group.structure}")
+        for group in fit.design.groups
+    )
 
 
 def _frames(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
@@ -186,8 +190,10 @@ def _frames(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
                 str(name): part for name, part in result.estimates.groupby("estimator", sort=False)
             }
         else:
-            groups = _treatment(result)
-            parts = {f"posterior, {groups}" if groups else "posterior": _posterior(result)}
+            process = result.spec.spatial.outcome
+            named = ["posterior", *([] if process == "none" else [process.upper()])]
+            title = ", ".join([*named, *filter(None, [_treatment(result)])])
+            parts = {title: _posterior(result)}
         for name, part in parts.items():
             title = name if name not in frames else f"{name}, {part['model'].iloc[0]}"
             number = 1 + sum(known.startswith(title) for known in frames)

@@ -24,7 +24,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
-from spatialclusters.errors import FitError, listing
+from spatialclusters.errors import FitError, listing, suggestion
 from spatialclusters.estimates import estimates_frame
 from spatialclusters.lags import RowLag
 from spatialclusters.logdet import spectrum, total, trace_lag
@@ -142,7 +142,7 @@ def impact_terms(fit: Fit) -> list[str]:
     return list(dict.fromkeys(map(_unlagged, terms)))
 
 
-def impacts(fit: Fit, by: str = "overall") -> pd.DataFrame:
+def impacts(fit: Fit, by: str = "overall", *, term: str | None = None) -> pd.DataFrame:
     r"""Return direct, indirect and total impacts of every covariate.
 
     Where slopes vary by group these are impacts of the common slope.
@@ -154,6 +154,8 @@ def impacts(fit: Fit, by: str = "overall") -> pd.DataFrame:
     by
         ``"overall"``; ``"order"`` for the total by order of neighbors, see
         :func:`impacts_by_order`.
+    term
+        One covariate; all of them by default.
 
     Returns
     -------
@@ -166,7 +168,7 @@ def impacts(fit: Fit, by: str = "overall") -> pd.DataFrame:
     ------
     FitError
         The model has neither ``lag()`` terms nor a lag of the response, so that coefficients
-        are the impacts; or no covariate; or ``lag(lag(x))``; or ``by`` is neither of the two.
+        are the impacts; or no such covariate; or ``lag(lag(x))``; or ``by`` is neither of the two.
 
     References
     ----------
@@ -192,8 +194,8 @@ def impacts(fit: Fit, by: str = "overall") -> pd.DataFrame:
     if by not in ("overall", "order"):
         msg = f"impacts: got by = {by!r}; expected 'overall' or 'order'."
         raise FitError(msg)
-    _require_lags(fit)
-    return estimates_frame(_order_rows(fit) if by == "order" else _overall_rows(fit))
+    terms = _wanted(fit, term)
+    return estimates_frame((_order_rows if by == "order" else _overall_rows)(fit, terms))
 
 
 def impacts_by_order(fit: Fit, term: str) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +217,7 @@ def impacts_by_order(fit: Fit, term: str) -> tuple[np.ndarray, np.ndarray]:
     FitError
         The model has no lags, or no such covariate.
     """
-    _require_lags(fit, term)
+    _wanted(fit, term)
     space, (beta, theta) = _Space(fit), _slopes(fit, term)
     passed, reach = space.passed_on(beta, theta), space.lag.counts / space.lag.n_rows
     orders, walks = [beta], np.ones(len(reach))
@@ -261,7 +263,7 @@ def term_impacts(fit: Fit, term: str) -> Iterator[tuple[str, np.ndarray, Moments
             yield str(level), slope, at_level(moments, i)
 
 
-def regional_impacts(fit: Fit, term: str) -> pd.DataFrame:
+def regional_impacts(fit: Fit, term: str | None = None) -> pd.DataFrame:
     r"""Return what every region gets from other rows, and what it gives to them.
 
     The effect in row i of a change in row j is :math:`P_{ij}`. Spill-in of a region is the mean
@@ -274,7 +276,7 @@ def regional_impacts(fit: Fit, term: str) -> pd.DataFrame:
     fit
         As for :func:`impacts`.
     term
-        A covariate.
+        One covariate; all of them by default.
 
     Returns
     -------
@@ -286,9 +288,7 @@ def regional_impacts(fit: Fit, term: str) -> pd.DataFrame:
     FitError
         The model has no lags, or no such covariate.
     """
-    _require_lags(fit, term)
-    space, (beta, theta) = _Space(fit), _slopes(fit, term)
-    passed = space.passed_on(beta, theta)
+    terms, space = _wanted(fit, term), _Space(fit)
     names, codes = np.unique(fit.design.data["row_region"].values.astype(str), return_inverse=True)
 
     def means(rho: float) -> np.ndarray:
@@ -297,9 +297,10 @@ def regional_impacts(fit: Fit, term: str) -> pd.DataFrame:
 
     shares = space.along(means)
     return estimates_frame(
-        _base(fit, term)
+        _base(fit, each)
         | {"effect": effect, "group": str(name)}
         | summarize_draws(passed * shares(side * len(names) + i), family=True)
+        for each, passed in ((t, space.passed_on(*_slopes(fit, t))) for t in terms)
         for side, effect in enumerate(("spill_in", "spill_out"))
         for i, name in enumerate(names)
     )
@@ -325,7 +326,8 @@ def _diagonal(W: sparse.csr_array, rho: float) -> np.ndarray:
     return out
 
 
-def _require_lags(fit: Fit, term: str | None = None) -> None:
+def _wanted(fit: Fit, term: str | None) -> list[str]:
+    """Return the covariates whose impacts are asked for, or say why there are none."""
     known = impact_terms(fit)
     if not has_lags(fit):
         msg = (
@@ -337,7 +339,8 @@ def _require_lags(fit: Fit, term: str | None = None) -> None:
         raise FitError("impacts: got a model without covariates; expected some. Add terms.")
     if term is not None and term not in known:
         msg = f"impacts: got the term {term!r}; expected one of {listing(known, 20)}."
-        raise FitError(msg)
+        raise FitError(msg + suggestion(term, known))
+    return known if term is None else [term]
 
 
 def _unlagged(term: str) -> str:
@@ -377,12 +380,12 @@ def _base(fit: Fit, term: str) -> dict[str, Any]:
     }
 
 
-def _overall_rows(fit: Fit) -> Iterator[dict[str, Any]]:
+def _overall_rows(fit: Fit, terms: list[str]) -> Iterator[dict[str, Any]]:
     space = _Space(fit)
     levels = {"row": space.rows}
     if (space.lag.counts > 1).any():
         levels["cell"] = space.cells
-    for term in impact_terms(fit):
+    for term in terms:
         beta, theta = _slopes(fit, term)
         for level, sums in levels.items():
             direct, everywhere = (space.impact(beta, theta, share) for share in sums)
@@ -394,8 +397,8 @@ def _overall_rows(fit: Fit) -> Iterator[dict[str, Any]]:
                 yield _base(fit, term) | {"effect": effect, "group": level} | summarize_draws(draws)
 
 
-def _order_rows(fit: Fit) -> Iterator[dict[str, Any]]:
-    for term in impact_terms(fit):
+def _order_rows(fit: Fit, terms: list[str]) -> Iterator[dict[str, Any]]:
+    for term in terms:
         for order, draws in enumerate(impacts_by_order(fit, term)[0]):
             row = _base(fit, term) | {"effect": "order_k", "group": str(order)}
             yield row | summarize_draws(draws)

@@ -6,7 +6,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -45,6 +45,22 @@ app = typer.Typer(
 models_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 
+_IMPACTS: Final = {
+    "overall": (
+        "Impacts of one unit more",
+        "direct: on the row itself; indirect: on all other rows together; total: both, which is "
+        "also what happens to a row if all change.",
+    ),
+    "order": (
+        "Total impact by order of neighbors (group)",
+        "order 0: the row itself; 1: its neighbors; 2: theirs, the row itself among them.",
+    ),
+    "region": (
+        "Spillovers by region",
+        "spill_in: what a row of the region gets if all other rows change; "
+        "spill_out: what the other rows get in sum if one row of the region changes.",
+    ),
+}
 _NewFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")]
 
 
@@ -212,11 +228,15 @@ def fit(
 def summary(file: options.FitFile, style: options.Format = "table") -> None:
     """Print coefficients, standard deviations, correlations and noise."""
     from spatialclusters.effects import coefficients
+    from spatialclusters.reporting.tables import dependence_meaning
     from spatialclusters.result import load_fit
 
     result = load_fit(file)
-    show_estimates(coefficients(result), style, title=result.spec.title)
+    frame = coefficients(result)
+    show_estimates(frame, style, title=result.spec.title)
     if style == "table":
+        for name in frame.loc[frame["effect"] == "spatial", "term"]:
+            write(f"{name}: {dependence_meaning(name)}")
         write("\n".join(map(clean, describe_sample(result.design))))
 
 
@@ -243,6 +263,40 @@ def effects(file: options.FitFile, style: options.Format = "table") -> None:
         if position:
             write("")
         show_estimates(frame, style, title=title)
+        if frame["group"].eq("common").any():
+            write("overall: if this row alone is higher; common: if all are.")
+
+
+@app.command()
+def impacts(
+    file: options.FitFile,
+    by: Annotated[
+        Literal["overall", "order", "region"],
+        typer.Option(
+            "--by",
+            help="overall: direct, indirect, total; order: the total by order of neighbors; "
+            "region: what each region gets from other rows, and gives to them.",
+        ),
+    ] = "overall",
+    term: Annotated[
+        str | None, typer.Option("--term", help="One covariate; by default all of them.")
+    ] = None,
+    style: options.Format = "table",
+) -> None:
+    """Print what covariates do here and elsewhere, if the model has spatial lags."""
+    from spatialclusters import spillovers
+    from spatialclusters.result import load_fit
+
+    result = load_fit(file)
+    if by == "region":
+        frame = spillovers.regional_impacts(result, term)
+    else:
+        frame = spillovers.impacts(result, by, term=term)
+    show_estimates(frame, style, title=_IMPACTS[by][0])
+    if style == "table":
+        write(_IMPACTS[by][1])
+        if frame["group"].eq("cell").any():
+            write("row: a change in one row; cell: in all rows of a region-cluster.")
 
 
 @app.command()
@@ -320,7 +374,7 @@ def _interrupted(partial: Path) -> str:
 def _sections(found: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Cut effects into tables: all of the overall ones, of those by group one per kind."""
     for title, frame in found.items():
-        overall = frame["group"] == "overall"
+        overall = frame["group"].isin(("overall", "common"))
         yield title, frame[overall]
         for effect in ("change", "half_life", "per_sd"):
             part = frame[~overall & (frame["effect"] == effect)]

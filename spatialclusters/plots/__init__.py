@@ -8,13 +8,16 @@ from spatialclusters.plots.canvas import printable
 from spatialclusters.plots.checks import plot_predictive, plot_residual_spread, plot_traces
 from spatialclusters.plots.intervals import plot_by_group, plot_coefficients
 from spatialclusters.plots.maps import plot_map
+from spatialclusters.plots.spillovers import plot_impacts, plot_spillover_decay
 
 __all__ = [
     "plot_by_group",
     "plot_coefficients",
+    "plot_impacts",
     "plot_map",
     "plot_predictive",
     "plot_residual_spread",
+    "plot_spillover_decay",
     "plot_traces",
     "printable",
 ]

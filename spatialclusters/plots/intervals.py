@@ -80,7 +80,8 @@ def plot_by_group(
     chosen = frame[(frame["effect"] == effect) & np.isfinite(frame["estimate"])]
     chosen = chosen if term is None else chosen[chosen["term"] == term]
     overall = chosen[chosen["group"] == "overall"]
-    levels = chosen[chosen["group"] != "overall"].sort_values("estimate", ascending=False)
+    levels = chosen[~chosen["group"].isin(("overall", "common"))]
+    levels = levels.sort_values("estimate", ascending=False)
     if levels.empty:
         msg = f"plot: got no group with a finite {effect}; expected some. Plot the coefficients."
         raise FitError(msg)

@@ -14,23 +14,29 @@ from spatialclusters.estimates import estimates_frame
 from spatialclusters.plots import (
     plot_by_group,
     plot_coefficients,
+    plot_impacts,
     plot_map,
     plot_predictive,
     plot_residual_spread,
+    plot_spillover_decay,
 )
+from spatialclusters.processes import outcome_process
 from spatialclusters.reporting.blocks import Block, Notes, Paragraph, Picture, Section, Table
 from spatialclusters.reporting.figures import picture
 from spatialclusters.reporting.headline import Results
 from spatialclusters.reporting.sections import row_name
 from spatialclusters.reporting.tables import (
     EFFECT_NAMES,
+    OVERALL,
     beside,
     detail_table,
     digits_of,
     group_table,
+    impact_table,
 )
 from spatialclusters.reporting.text import decimals_for, fixed, interval, number, probability
 from spatialclusters.result import Fit
+from spatialclusters.spillovers import impacts_by_order, regional_impacts, term_impacts
 from spatialclusters.summaries import summarize_draws
 
 __all__ = ["result_sections"]
@@ -41,6 +47,8 @@ def result_sections(results: Results) -> Iterator[Section]:
     yield _coefficient_section(results)
     yield _convergence_section(results)
     yield _specialization_section(results)
+    if results.impacts is not None:
+        yield _impact_section(results, results.impacts)
     yield _region_section(results.fit)
     yield _fit_section(results.fit)
     yield _frequentist_section(results)
@@ -58,6 +66,10 @@ def _coefficient_section(results: Results) -> Section:
             "means with 95 % equal-tailed intervals",
         )
     ]
+    if results.impacts is not None:
+        blocks.append(
+            Paragraph("With spatial lags what a covariate does is in the section Impacts.")
+        )
     if results.fit.design.terms:
         blocks.append(
             picture(
@@ -68,6 +80,7 @@ def _coefficient_section(results: Results) -> Section:
             )
         )
     caption = "Standard deviations of group effects and noise, and correlations"
+    caption += "; spatial dependence" if others["effect"].eq("spatial").any() else ""
     blocks.append(detail_table(others, caption))
     return Section("coefficients", "Coefficients", blocks)
 
@@ -77,22 +90,31 @@ def _convergence_section(results: Results) -> Section:
     if frame is None:
         text = "The model names no convergence term ([roles] with [growth])."
         return Section("convergence", title, [Paragraph(text)])
-    overall = frame[frame["group"] == "overall"]
+    overall = frame[frame["group"].isin(OVERALL)]
     below = _share_of_overshooting(results)
     blocks: list[Block] = [
         detail_table(overall, "Convergence overall; speed and half-life are medians", units=True),
+        *_alone_or_all(overall),
         Paragraph(
             f"Probability that the total change B is negative: "
             f"{probability(1.0 - overall['prob_positive'].iloc[0])}; that it is −1 or less, so that "
             f"initial differences are overshot: {probability(below)}."
         ),
     ]
-    by_group = frame[frame["group"] != "overall"]
+    by_group = frame[~frame["group"].isin(OVERALL)]
     if not by_group.empty:
         blocks.append(_speed_picture(frame, by_group))
         effects = ("change", "speed", "half_life")
         blocks.append(group_table(by_group, effects, "Convergence by group"))
     return Section("convergence", title, blocks)
+
+
+def _alone_or_all(overall: pd.DataFrame) -> Iterator[Paragraph]:
+    if overall["group"].eq("common").any():
+        yield Paragraph(
+            "With spatial lags it matters who is higher: the first rows, and those by group, are "
+            "direct impacts, of one row alone; rows “if all are higher” are total impacts."
+        )
 
 
 def _speed_picture(frame: pd.DataFrame, by_group: pd.DataFrame) -> Picture:
@@ -114,7 +136,7 @@ def _share_of_overshooting(results: Results) -> float:
     design, role = results.fit.design, results.fit.spec.roles.convergence
     assert role is not None
     assert design.years is not None
-    draws = results.fit.draws("coefficient")[..., design.terms.index(design.label(role))]
+    _, draws, _ = next(term_impacts(results.fit, design.label(role)))
     return float(np.mean(draws * (design.years if design.annualized else 1.0) <= -1.0))
 
 
@@ -123,10 +145,10 @@ def _specialization_section(results: Results) -> Section:
     if frame is None:
         text = "The model names no specialization terms ([roles])."
         return Section("specialization", title, [Paragraph(text)])
-    overall = frame[frame["group"] == "overall"]
+    overall = frame[frame["group"].isin(OVERALL)]
     caption = f"Effects of strength, in {overall['unit'].iloc[0]}"
-    blocks: list[Block] = [detail_table(overall, caption)]
-    by_group = frame[frame["group"] != "overall"]
+    blocks: list[Block] = [detail_table(overall, caption), *_alone_or_all(overall)]
+    by_group = frame[~frame["group"].isin(OVERALL)]
     for term in dict.fromkeys(by_group["term"]):
         rows = by_group[by_group["term"] == term]
         alt = f"Effect of one standard deviation more {term} by group, sorted, with 95 % intervals."
@@ -135,6 +157,69 @@ def _specialization_section(results: Results) -> Section:
         effects = tuple(dict.fromkeys(rows["effect"]))
         blocks.append(group_table(rows, effects, f"{term} by group"))
     return Section("specialization", title, blocks)
+
+
+def _impact_section(results: Results, frame: pd.DataFrame) -> Section:
+    fit, row = results.fit, row_name(results.fit.design)
+    role = fit.spec.roles.convergence
+    label = fit.design.label(role) if role else ""
+    term = label if label in set(frame["term"]) else str(frame["term"].iloc[0])
+    caption = f"Impacts, in {frame['unit'].iloc[0]}, of a change in one {row}"
+    if frame["group"].eq("cell").any():
+        caption += " (row), and in all industries of a region-cluster (cell)"
+    unit = str(fit.design.data.attrs["unit"])
+    blocks: list[Block] = [
+        Paragraph(
+            f"The direct impact is what one unit more of a covariate in one {row} does there, feedback "
+            "through neighbors included; the indirect impact is what it does in all others together; "
+            f"the total is their sum, and also what happens to a {row} if all change. All were "
+            "computed draw by draw from the coefficients and the spatial weights, exactly, never at "
+            "posterior means."
+        ),
+        impact_table(frame, caption),
+        picture(
+            plot_impacts(fit),
+            f"Direct, indirect and total impacts with 95 % intervals, a change in one {row}. "
+            f"{_spoken_impacts(frame)}.",
+            f"Direct, indirect and total impacts of a change in one {row}, with 95 % intervals.",
+        ),
+        *_decay(fit, term, unit),
+    ]
+    if fit.geometry is not None:
+        given = regional_impacts(fit, term).query("effect == 'spill_out'")
+        where = row if row == "region" else f"{row} of the region"
+        text = f"What one unit more {term} in a {where} does in all others together"
+        ordered = given.sort_values("estimate").to_dict("records")
+        alt = "; ".join(f"{which} {each['group']}, {number(each['estimate'])}" for which, each in
+                        (("least", ordered[0]), ("most", ordered[-1])))  # fmt: skip
+        shown = picture(plot_map(fit, given), f"Map. {text}: {alt}.", f"{text}.", raster=True)
+        blocks.append(shown)
+    return Section("impacts", "Impacts", blocks)
+
+
+def _decay(fit: Fit, term: str, unit: str) -> Iterator[Block]:
+    """Show how impacts pass from neighbor to neighbor, where they do."""
+    if "rho" not in fit.posterior:
+        yield Paragraph(
+            "The response is not lagged: impacts reach neighbors, and go no further (a local "
+            "spillover)."
+        )
+        return
+    orders, _ = impacts_by_order(fit, term)
+    spoken = ", ".join(number(each.mean()) for each in orders)
+    yield picture(
+        plot_spillover_decay(fit, term),
+        f"Total impact of {term} by order of neighbors, from 0: {spoken} ({unit}).",
+        f"How the total impact of {term} builds up: order 0 is the coefficient, order 1 what "
+        "passes to neighbors, order 2 what passes on from there.",
+    )
+
+
+def _spoken_impacts(frame: pd.DataFrame) -> str:
+    rows = frame.drop_duplicates(["term", "effect"]).head(9).to_dict("records")
+    return "; ".join(
+        f"{row['term']} {row['effect']} {fixed(row['estimate'], digits_of(row))}" for row in rows
+    )
 
 
 def _region_section(fit: Fit) -> Section:
@@ -166,16 +251,25 @@ def _region_section(fit: Fit) -> Section:
 
 
 def _residuals(fit: Fit) -> pd.DataFrame:
-    """Summarize y minus its expectation by region, where every row is a region."""
-    design = fit.design
-    mean = np.zeros((*fit.draws("sigma").shape, design.n_rows))
+    """Summarize the noise by region, where every row is a region: y less what it is expected at.
+
+    With a process of the outcome that is what covariates and neighbors leave unexplained.
+    """
+    design, process = fit.design, outcome_process(fit.spec, fit.design)
+    rho, lam = (fit.draws(name)[..., None] if name in fit.spec.spatial.parameters else 0.0
+                for name in ("rho", "lambda"))  # fmt: skip
+    noise = np.broadcast_to(design.y, (*fit.draws("sigma").shape, design.n_rows)).copy()
     if design.intercept:
-        mean += fit.draws("intercept")[..., None]
+        noise -= fit.draws("intercept")[..., None]
     if design.terms:
-        mean += fit.draws("coefficient") @ (design.X - design.data["center"].values).T
+        noise -= fit.draws("coefficient") @ (design.X - design.data["center"].values).T
+    if process is not None:
+        noise -= rho * (process.lag @ design.y)
+        lagged = noise.reshape(-1, design.n_rows) @ process.lag.matrix.T
+        noise -= lam * lagged.reshape(noise.shape)
     base = {"term": "residual", "effect": "coefficient", "unit": str(design.data.attrs["unit"])}
     return estimates_frame(
-        {**base, "group": str(region), **summarize_draws(design.y[i] - mean[..., i], family=True)}
+        {**base, "group": str(region), **summarize_draws(noise[..., i], family=True)}
         for i, region in enumerate(design.data["row_region"].values)
     )
 
@@ -226,7 +320,7 @@ def _frequentist_section(results: Results) -> Section:
     other, blocks = results.frequentist, [_side_by_side(results)]
     for title, items in (
         ("How the frequentist estimates were made", list(other.notes)),
-        ("Where gaps between the columns are expected", expected_gaps(results.fit, other)),
+        ("Where gaps between the columns are expected", list(_gaps(results))),
     ):
         blocks += [Notes(title, items)] if items else []
     if other.moran is not None:
@@ -238,6 +332,21 @@ def _frequentist_section(results: Results) -> Section:
         )
         blocks.append(Paragraph(sentence))
     return Section("frequentist", "Beside frequentist estimates", blocks)
+
+
+def _gaps(results: Results) -> Iterator[str]:
+    process = results.fit.spec.spatial.parameters
+    if "rho" in process:
+        yield (
+            "The regressions have no lag of the response: their coefficients take in what comes back "
+            "from neighbors, and are not those of the posterior. Compare them with its impacts."
+        )
+    if "lambda" in process:
+        yield (
+            "The noise of neighbors is alike in the posterior only: the regressions count every row "
+            "as independent evidence."
+        )
+    yield from expected_gaps(results.fit, results.frequentist)
 
 
 def _side_by_side(results: Results) -> Block:

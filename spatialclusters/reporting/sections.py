@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
-from markupsafe import Markup
 
 from spatialclusters.catalogue import citation
-from spatialclusters.design import Design, GroupDesign
+from spatialclusters.design import Design
 from spatialclusters.diagnostics import Check, short_trajectories
 from spatialclusters.errors import SpecError
 from spatialclusters.parameters import WIDE, model_priors
 from spatialclusters.plots import plot_traces
 from spatialclusters.priors import describe_priors
 from spatialclusters.reporting.blocks import Block, Code, Notes, Paragraph, Section, Table
+from spatialclusters.reporting.equations import equation, space_sentences
 from spatialclusters.reporting.figures import picture
 from spatialclusters.reporting.text import count, fixed, number, share
 from spatialclusters.result import Fit
+from spatialclusters.spillovers import has_lags
 
 __all__ = [
     "computation_section",
@@ -41,6 +42,19 @@ _ZERO_RULES: Final = {
     "minimum-and-dummy": "its log is set to the sample minimum, and a dummy zero({0}) is added",
     "asinh": "asinh({0}) stands in for the log, so the coefficient is no elasticity",
     "log1p": "log(1 + {0}) stands in for the log, so the coefficient is no elasticity",
+}
+_STRUCTURES: Final = {
+    "iid": "none: independent",
+    "icar": "ICAR",
+    "car": "proper CAR",
+    "leroux": "Leroux",
+    "bym2": "BYM2",
+    "sar": "SAR",
+}
+_LINKS: Final = {
+    "symmetric": "",
+    "union": ", neighbors if either is linked to the other",
+    "mutual": ", neighbors if both are linked to each other",
 }
 _EFFECTS: Final = {
     "random": "random",
@@ -100,6 +114,8 @@ def weights_section(fit: Fit) -> Section:
     isolates = list(fit.weights.isolates)
     title = f"Regions without neighbors ({len(isolates)})"
     blocks.append(Notes(title, isolates) if isolates else Paragraph("Every region has a neighbor."))
+    if fit.spec.spatial.parameters or has_lags(fit):
+        blocks.append(Paragraph(_lag_sentence(fit)))
     if fit.weights.notes:
         blocks.append(Notes("Notes on the weights", fit.weights.notes))
     return Section("weights", "Spatial weights", blocks)
@@ -108,14 +124,17 @@ def weights_section(fit: Fit) -> Section:
 def model_section(fit: Fit) -> Section:
     """Typeset the equation; list groups, and priors with what they mean."""
     spec, design = fit.spec, fit.design
-    blocks: list[Block] = [Paragraph(line, "equation") for line in _equation(fit)]
+    blocks: list[Block] = [Paragraph(line, "equation") for line in equation(fit)]
+    less = ", less rho times that of its neighbors" if "rho" in spec.spatial.parameters else ""
     blocks += [
         Paragraph(
             "Covariates enter centered at their sample means: the intercept is the expected "
-            "response of an average row."
+            f"response of an average row{less}."
         ),
         Code(spec.formula),
     ]
+    if told := " ".join(space_sentences(fit)):
+        blocks.insert(-1, Paragraph(told))
     if spec.description:
         blocks.insert(0, Paragraph(spec.description))
     if design.groups:
@@ -294,57 +313,31 @@ def _groups_table(design: Design) -> Table:
     singletons = {name: entry["singletons"] for name, entry in design.record["groups"].items()}
     rows = [
         (group.name, count(len(group.levels)), count(singletons.get(group.name, 0)),
-         _EFFECTS[group.effect], ", ".join("intercept" if x == "1" else x for x in group.labels))
+         _EFFECTS[group.effect], _STRUCTURES[group.structure] + _LINKS[group.links],
+         ", ".join("intercept" if x == "1" else x for x in group.labels))
         for group in design.groups
     ]  # fmt: skip
-    heads = ("group", "levels", "with one row", "effects", "what varies")
-    return Table("Groups", heads, rows, text=(0, 3, 4))
+    heads = ("group", "levels", "with one row", "effects", "spatial structure", "what varies")
+    return Table("Groups", heads, rows, text=(0, 3, 4, 5))
 
 
-def _equation(fit: Fit) -> Iterator[Markup]:
-    """Typeset the equation, then the distribution of each group's effects and of the noise."""
-    design, n = fit.design, Markup("<sub><i>n</i></sub>")
-    terms = [Markup("<i>α</i>")] if design.intercept else []
-    for k, term in enumerate(design.terms, start=1):
-        terms.append(Markup("<i>β</i><sub>{}</sub> <code>{}</code>{}").format(k, term, n))
-    terms += [_group_part(group, n) for group in design.groups]
-    left = Markup("<code>{}</code>{}").format(design.data.attrs["response"], n)
-    yield left + " = " + Markup(" + ").join([*terms, Markup("<i>ε</i>{}").format(n)])
-    one = Markup("<i>b</i>{0} ~ N(0, <i>τ</i>²{0}), <i>τ</i>{0} is <code>sd({1})</code>")
-    several = Markup(
-        "<i>b</i>{0} ~ N(0, <b>SRS</b>), <b>S</b> is <code>sd({1})</code>, <b>R</b> is "
-        "<code>cor({1})</code>"
+def _lag_sentence(fit: Fit) -> str:
+    """Say which cells the lag over rows connects."""
+    lag, blocks = fit.design.lag, fit.spec.spatial.blocks
+    assert fit.weights is not None
+    assert lag is not None
+    cells, components = len(lag.counts), int(lag.components.max()) + 1
+    what = "region-clusters" if "row_cluster" in fit.design.data else "regions"
+    plural, alone = "s" if components > 1 else "", f"{lag.isolates:,} have no neighbor there"
+    text = (
+        f"Over the sample, lag() connects {cells:,} {what} in {components:,} connected "
+        f"component{plural}; {alone if lag.isolates else 'all have a neighbor there'}"
     )
-    for group in design.groups:
-        if group.effect != "fixed":
-            form = one if len(group.labels) == 1 else several
-            yield form.format(Markup("<sub>{}</sub>").format(group.name), group.name)
-    yield _noise(fit, n)
-
-
-def _noise(fit: Fit, n: Markup) -> Markup:
-    normal, t = Markup("N"), Markup("<i>t</i><sub><i>ν</i></sub>")
-    scales = {
-        "constant": Markup("<i>σ</i>²)"),
-        "by-cluster": Markup("<i>σ</i>²<sub>cluster(<i>n</i>)</sub>)"),
-        "size": Markup(
-            "<i>σ</i>² [1 − <i>s</i> + <i>s</i> (median size / size{})<sup><i>p</i></sup>]), <i>s</i> is "
-            "<code>size.share</code>, <i>p</i> is <code>size.power</code>"
-        ).format(n),
-    }
-    family = t if fit.spec.likelihood.family == "student-t" else normal
-    return Markup("<i>ε</i>{} ~ {}(0, {}").format(n, family, scales[fit.spec.likelihood.scale])
-
-
-def _group_part(group: GroupDesign, n: Markup) -> Markup:
-    level = Markup("<sub>{}(<i>n</i>)</sub>").format(group.name)
-    parts = [
-        Markup("<i>b</i>{}").format(level)
-        if label == "1"
-        else Markup("<i>b</i>′{} <code>{}</code>{}").format(level, label, n)
-        for label in group.labels
-    ]
-    return Markup(" + ").join(parts)
+    if not fit.weights.row_standardized:
+        return f"{text}."
+    rule = {"restandardize": "weights of those that are there sum to one again",
+            "subset": "absent neighbors count as zero"}[blocks]  # fmt: skip
+    return f"{text}. Where neighbors are absent, {rule}."
 
 
 def _timing(value: Any) -> str:

@@ -10,7 +10,16 @@ import pandas as pd
 from spatialclusters.reporting.blocks import Table
 from spatialclusters.reporting.text import count, decimals_for, fixed, interval, number, probability
 
-__all__ = ["EFFECT_NAMES", "beside", "detail_table", "digits_of", "group_table"]
+__all__ = [
+    "EFFECT_NAMES",
+    "OVERALL",
+    "beside",
+    "dependence_meaning",
+    "detail_table",
+    "digits_of",
+    "group_table",
+    "impact_table",
+]
 
 EFFECT_NAMES: Final = {
     "change": "total change",
@@ -20,6 +29,15 @@ EFFECT_NAMES: Final = {
     "per_sd_within": "one SD more, within groups",
     "p25_p75": "25th to 75th percentile",
     "plus10pct": "10 % more",
+}
+OVERALL: Final = ("overall", "common")
+"""Groups that are no levels: a term that is higher in one row only, and in all rows."""
+
+_DEPENDENCE: Final = {
+    "rho": "factor of the neighbors' response",
+    "lambda": "factor of the neighbors' noise",
+    "phi": "share of the variance that neighbors share",
+    "alpha": "dependence on the effects of neighbors",
 }
 _DETAIL: Final = (
     "estimate", "sd", "95 % interval", "P(> 0)", "MCSE", "ESS bulk, tail", "R\u2011hat", "verdict",
@@ -73,6 +91,39 @@ def group_table(frame: pd.DataFrame, effects: tuple[str, ...], caption: str) -> 
     return Table(caption, heads, rows[:_MOST], text=(0, len(heads) - 1), folded=title)
 
 
+def impact_table(frame: pd.DataFrame, caption: str) -> Table:
+    """Lay out direct, indirect and total impact on one line per term and level."""
+    effects, several = ("direct", "indirect", "total"), frame["group"].nunique() > 1
+    rows = []
+    for (term, level), lines in frame.groupby(["term", "group"], sort=False):
+        found = {line["effect"]: line for line in lines.to_dict("records")}
+        cells = [str(term), *([str(level)] if several else [])]
+        for effect in effects:
+            row, digits = found[effect], digits_of(found[effect])
+            ends = interval(row["ci_low"], row["ci_high"], digits)
+            cells += [fixed(row["estimate"], digits), ends]
+        shown = sorted({str(line["verdict"]) for line in found.values()} - {"ok", "constant"})
+        chance = probability(found["indirect"]["prob_positive"])
+        rows.append((*cells, chance, ", ".join(shown) or "ok"))
+    heads = ["term", *(["a change in one"] if several else [])]
+    heads += [head for effect in effects for head in (effect, "95 % interval")]
+    heads += ["P(indirect > 0)", "verdict"]
+    text = (0, 1, len(heads) - 1) if several else (0, len(heads) - 1)
+    return Table(caption, heads, rows, text=text)
+
+
+def dependence_meaning(name: str) -> str:
+    """Say what a parameter of spatial dependence is.
+
+    Examples
+    --------
+    >>> dependence_meaning("phi(region)")
+    'share of the variance that neighbors share'
+    """
+    kind = "alpha" if name.startswith("lambda(") else name.partition("(")[0]
+    return _DEPENDENCE[kind]
+
+
 def beside(values: Any, digits: int) -> str:
     """Format an estimate of a comparison with its interval and its distance from the posterior."""
     if math.isnan(values["estimate"]):
@@ -90,7 +141,10 @@ def digits_of(row: dict[Any, Any]) -> int:
 
 
 def _term_name(row: dict[Any, Any]) -> str:
-    group = row["group"]
-    if row["effect"] in EFFECT_NAMES:
-        return f"{row['term']}: {EFFECT_NAMES[row['effect']]}"
-    return f"{row['term']}: {group}" if group else str(row["term"])
+    term, effect, group = str(row["term"]), row["effect"], row["group"]
+    if effect in EFFECT_NAMES:
+        everywhere = ", if all are higher" if group == "common" else ""
+        return f"{term}: {EFFECT_NAMES[effect]}{everywhere}"
+    if effect == "spatial":
+        return f"{term}: {dependence_meaning(term)}"
+    return f"{term}: {group}" if group else term

@@ -361,6 +361,58 @@ def test_effects_need_roles(capsys, tmp_path):
     assert "[roles] specialization" in message
 
 
+@pytest.fixture(scope="module")
+def lagged(tmp_path_factory) -> Path:
+    """A saved fit with a lag of the response."""
+    tree = made_up_fit().tree
+    tree.attrs["model"] = tree.attrs["model"].replace('outcome = "none"', 'outcome = "sar"')
+    tree["posterior"]["rho"] = tree["posterior"]["sigma"] + 0.3
+    return sc.Fit(tree).save(tmp_path_factory.mktemp("fit") / "lagged.nc")
+
+
+def test_impacts(capsys, lagged):
+    fit, term = sc.load_fit(lagged), "log(income)"
+    assert main(["impacts", str(lagged)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Impacts of one unit more\n\nterm ")
+    assert [line.split()[:3] for line in text.splitlines()[3:6]] == [
+        [term, "row", effect] for effect in ("direct", "indirect", "total")
+    ]
+    assert "indirect: on all other rows together" in text
+    assert "cell" not in text
+    for by, expected in (("overall", sc.impacts(fit)), ("order", sc.impacts(fit, by="order")),
+                         ("region", sc.regional_impacts(fit, term))):  # fmt: skip
+        words = ["impacts", str(lagged), "--by", by, "--term", term]
+        assert main([*words, "--format", "csv"]) == 0
+        table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+        np.testing.assert_array_equal(table["estimate"], expected["estimate"])
+        assert main([*words, "--format", "json"]) == 0
+        rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        assert [row["group"] for row in rows] == expected["group"].tolist()
+        assert main(words) == 0
+        assert "95 % equal-tailed" in capsys.readouterr().out
+
+
+def test_impacts_need_lags(capsys, fitted, lagged):
+    for words in ([], ["--by", "order"], ["--by", "region"], ["--term", "log(income)"]):
+        message = refused(capsys, "impacts", fitted, *words)
+        assert "coefficients are its impacts. Use summary, or effects." in message
+    assert "Did you mean 'log(income)'" in refused(
+        capsys, "impacts", lagged, "--term", "log(incom)"
+    )
+    assert "'tract'" in refused(capsys, "impacts", lagged, "--by", "tract")
+
+
+def test_dependence_is_explained(capsys, lagged):
+    assert main(["summary", str(lagged)]) == 0
+    assert "rho: factor of the neighbors' response" in capsys.readouterr().out.splitlines()
+    assert main(["effects", str(lagged)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("common") == 4
+    assert "by group" not in text
+    assert text.endswith("overall: if this row alone is higher; common: if all are.\n")
+
+
 def test_check(capsys, fitted, short):
     assert main(["check", str(fitted)]) == 0
     assert capsys.readouterr().out.startswith("Sampling: converged, all checks passed.\n  ok ")

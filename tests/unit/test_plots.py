@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib import _pylab_helpers
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
@@ -17,13 +18,17 @@ from spatialclusters.estimates import estimates_frame
 from spatialclusters.plots import (
     plot_by_group,
     plot_coefficients,
+    plot_impacts,
     plot_map,
     plot_predictive,
     plot_residual_spread,
+    plot_spillover_decay,
     plot_traces,
     printable,
 )
 from spatialclusters.reporting.figures import picture
+from spatialclusters.result import Fit, assemble
+from spatialclusters.spillovers import impacts, impacts_by_order, regional_impacts
 
 ODD = ("$x_1^", "长三角产业集群" * 20, "_hidden", "é" * 300, "<b>&amp;", "हिन्दी")
 
@@ -201,3 +206,93 @@ def test_printable_keeps_letters_of_all_scripts_and_drops_what_reorders():
 def test_convergence_by_cluster_has_one_row_per_cluster(synthetic_fit):
     figure = plot_by_group(convergence(synthetic_fit("clusters")), "speed")
     assert sorted(rows_of(figure)) == [f"Cluster {number}" for number in range(1, 10)]
+
+
+def lagged_fit(outcome, *, spread=0.1, industries=False):
+    """A fit of y ~ x + lag(x) on a chain of regions, with or without a lag of y."""
+    import spatialclusters as sc
+
+    rng, names = np.random.default_rng(4), [f"r{i}" for i in range(8)]
+    table = pd.DataFrame({"region": names * (2 if industries else 1)})
+    if industries:
+        table = table.assign(cluster="c", industry=["a"] * 8 + ["b"] * 8)
+    table = table.assign(x=rng.normal(size=len(table)), y=rng.normal(size=len(table)))
+    links = pd.DataFrame({"region_i": names[1:] + names[:-1], "region_j": names[:-1] + names[1:]})
+    spec = sc.parse_spec(f'formula = "y ~ x + lag(x)"\nspatial.outcome = "{outcome}"')
+    design = sc.build_design(spec, sc.read_panel(table), sc.read_weights(links))
+    draws = {"coefficient": rng.normal([1.0, 0.2], spread, (4, 100, 2))}
+    if outcome == "sar":
+        draws["rho"] = rng.uniform(0.3, 0.5, (4, 100))
+    return assemble(spec, design, draws, {}, panel=xr.Dataset(), geometry=None, provenance={})
+
+
+def test_impacts_are_points_with_intervals():
+    fit = lagged_fit("sar")
+    figure, frame = plot_impacts(fit), impacts(fit).set_index("effect")
+    assert rows_of(figure) == ["x"]
+    assert texts(figure) == ["direct", "indirect", "total"]
+    drawn = {line.get_label(): line.get_xdata() for line in figure.axes[0].lines}
+    for effect in ("direct", "indirect", "total"):
+        assert list(drawn[effect]) == [frame.loc[effect, "estimate"]]
+    assert figure.axes[0].get_xlabel() == "y per unit of the term"
+    draw(figure)
+    with pytest.raises(FitError, match="got level 'cell'; expected one of 'row'"):
+        plot_impacts(fit, level="cell")
+    several = lagged_fit("sar", industries=True)
+    row, cell = (plot_impacts(several, level=level).axes[0].lines[1] for level in ("row", "cell"))
+    assert row.get_xdata()[0] != cell.get_xdata()[0]
+
+
+def test_decay_shows_orders_and_their_share_of_the_total():
+    fit = lagged_fit("sar")
+    orders, total = impacts_by_order(fit, "x")
+    figure = plot_spillover_decay(fit, "x")
+    assert texts(figure) == ["impact, 95 % interval", "cumulative share, 95 % interval"]
+    left, right = (axes.lines[0].get_ydata() for axes in figure.axes)
+    np.testing.assert_allclose(left, orders.mean(axis=(1, 2)))
+    shares = np.quantile(np.cumsum(orders, axis=0) / total, 0.5, axis=(1, 2))
+    np.testing.assert_allclose(right, shares)
+    assert (np.diff(right) > 0).all()
+    assert 0.9 < right[-1] < 1.0
+    draw(figure)
+
+
+def test_decay_of_a_local_spillover_ends_with_the_neighbors():
+    figure = plot_spillover_decay(lagged_fit("none"), "x")
+    right = figure.axes[1].lines[0].get_ydata()
+    assert len(right) == 2
+    assert right[1] == pytest.approx(1.0, rel=1e-12)
+    draw(figure)
+
+
+def test_shares_of_a_total_without_a_sign_are_left_out():
+    figure = plot_spillover_decay(lagged_fit("sar", spread=5.0), "x")
+    assert len(figure.axes) == 1
+    assert "interval of the total contains zero" in figure.get_supxlabel()
+    draw(figure)
+
+
+def test_there_are_no_impacts_without_lags(synthetic_fit):
+    for plot in (plot_impacts, lambda fit: plot_spillover_decay(fit, "distance")):
+        with pytest.raises(FitError, match="coefficients are its impacts"):
+            plot(synthetic_fit("plain"))
+    with pytest.raises(FitError, match="got the term 'z'"):
+        plot_spillover_decay(lagged_fit("sar"), "z")
+
+
+def test_what_happens_if_all_are_higher_is_no_group():
+    frame = by_group([0.2, 0.1], overall=0.15)
+    common = frame.iloc[:1].assign(group="common", estimate=9.0, ci_low=8.9, ci_high=9.1)
+    figure = plot_by_group(pd.concat([frame, common], ignore_index=True), "speed")
+    assert rows_of(figure) == ["group 000", "group 001"]
+    assert figure.axes[0].get_xlim()[1] < 1.0
+
+
+def test_spillovers_are_mapped(synthetic_fit):
+    fit = synthetic_fit("plain", geometry=True)
+    tree = fit.tree.copy(deep=True)
+    tree.attrs["model"] = tree.attrs["model"].replace('outcome = "none"', 'outcome = "sar"')
+    tree["posterior"]["rho"] = tree["posterior"]["sigma"] + 0.1
+    given = regional_impacts(Fit(tree), "distance").query("effect == 'spill_out'")
+    assert len(given) == 12
+    draw(plot_map(fit, given))

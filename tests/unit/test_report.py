@@ -5,21 +5,29 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from spatialclusters import reporting
 from spatialclusters.effects import coefficients, convergence, group_effects, specialization
 from spatialclusters.errors import FitError
 from spatialclusters.frequentist import fit_frequentist
+from spatialclusters.processes import dependence_names
 from spatialclusters.reporting import build, write_report
 from spatialclusters.reporting.text import decimals_for
 from spatialclusters.result import Fit
+from spatialclusters.spillovers import impacts
 
 SECTIONS = (
     "headline", "contents", "coefficients", "convergence", "specialization", "regions", "fit",
     "frequentist", "data", "weights", "model", "computation", "reproduction",
 )  # fmt: skip
 VARIANTS = ("clusters", "student", "noise by cluster", "fixed", "regions", "plain")
+STRUCTURES = {
+    "iid": "none: independent", "icar": "ICAR", "car": "proper CAR", "leroux": "Leroux",
+    "bym2": "BYM2", "sar": "SAR",
+}  # fmt: skip
 EVIL = (
     "<script>alert(1)</script>", "长三角产业集群 $x_1$", "_" + "y" * 299, "\"><img src=x onerror=a>",
     "{{ 7*7 }}", "a\u202eb", "C6", "C7", "C8",
@@ -281,6 +289,138 @@ def test_a_fit_can_be_repeated_from_the_page(synthetic_fit, text):
     assert fit.tree.attrs["model"] in page.spoken
     priors = {row[0]: row[3] for row in page.table("Priors")[1:]}
     assert "points of annual growth" in priors["log(cluster_level)"]
+
+
+def spatial(fit, outcome, structure="iid"):
+    """Give a made-up fit a process of the outcome, and its regions a structure."""
+    tree, rng = fit.tree.copy(deep=True), np.random.default_rng(8)
+    for attrs, name in ((tree.attrs, "model"), (tree["constant_data"].attrs, "groups")):
+        for old in ('structure = "iid"', '"structure": "iid"'):  # the first is the region's
+            attrs[name] = attrs[name].replace(old, old.replace("iid", structure), 1)
+    tree.attrs["model"] = tree.attrs["model"].replace('outcome = "none"', f'outcome = "{outcome}"')
+    changed = Fit(tree)
+    for name in dependence_names(changed.spec):
+        draws = rng.normal(0.4, 0.03, (4, 500))
+        tree["posterior"][name] = xr.DataArray(draws, dims=("chain", "draw"))
+    return changed
+
+
+@pytest.fixture(scope="module")
+def lagged(synthetic_fit, tmp_path_factory):
+    """Fits with spatial processes and their pages."""
+    folder, made = tmp_path_factory.mktemp("lagged"), {}
+    for variant, outcome, structure in (("clusters", "sar", "bym2"), ("plain", "sac", "iid"),
+                                        ("plain", "sem", "iid")):  # fmt: skip
+        fit = spatial(synthetic_fit(variant, geometry=True), outcome, structure)
+        page = write_report(fit, path=folder / f"{len(made)}.html").read_text("utf-8")
+        made[variant, outcome] = fit, page
+    return made
+
+
+def test_impacts_are_a_section_where_there_are_lags(lagged):
+    for (_, outcome), (_, page) in lagged.items():
+        ids = Page(page).ids
+        assert sorted(ids) == sorted(SECTIONS + (("impacts",) if outcome != "sem" else ()))
+        assert ("direct impact" in page) == (outcome != "sem")
+        assert all(image["alt"].strip() for image in Page(page).images())
+    fit, page = lagged["clusters", "sar"]
+    section, frame = part(page, "impacts"), impacts(fit)
+    assert (
+        "direct impact is what one unit more of a covariate in one region-cluster does" in section
+    )
+    assert "draw by draw" in section
+    assert section.count("<img") == 3  # impacts, decay, map
+    rows = Page(page).table("Impacts, in log change")
+    assert rows[0] == ["term", "direct", "95 % interval", "indirect", "95 % interval", "total",
+                       "95 % interval", "P(indirect > 0)", "verdict"]  # fmt: skip
+    shown = [number(row[k]) for row in rows[1:] for k in (1, 3, 5)]
+    assert shown == pytest.approx(frame["estimate"].tolist(), abs=6e-4)
+    assert "section Impacts" in part(page, "coefficients")
+
+
+def test_convergence_is_direct_and_common(lagged):
+    fit, page = lagged["clusters", "sar"]
+    frame = convergence(fit).query("effect == 'change'").set_index("group")["estimate"]
+    rows = {row[0]: number(row[2]) for row in Page(page).table("Convergence overall")[1:]}
+    assert rows["log(cluster_level): total change"] == pytest.approx(frame["overall"], abs=6e-4)
+    name = "log(cluster_level): total change, if all are higher"
+    assert rows[name] == pytest.approx(frame["common"], abs=6e-4)
+    assert "it matters who is higher" in part(page, "convergence")
+    groups = [row[0] for row in Page(page).table("Convergence by group")[1:]]
+    assert groups == [f"Cluster {k}" for k in range(1, 10)]
+    found = re.search(
+        r"A region-cluster that alone had 10 % more cluster_level in 2018 grew by ([\d.]+) points a "
+        r"year less \[[\d., ]+\]. Where all had it, each grew by ([\d.]+) points", page)  # fmt: skip
+    factor = -100.0 * math.log(1.1) / 3.0
+    assert float(found[1]) == pytest.approx(factor * frame["overall"], abs=6e-4)
+    assert float(found[2]) == pytest.approx(factor * frame["common"], abs=6e-4)
+    assert "Where all have it, it goes with" in part(page, "headline")
+
+
+def test_the_headline_of_a_model_without_roles_is_its_impacts(lagged):
+    fit, page = lagged["plain", "sac"]
+    frame = impacts(fit).set_index(["term", "effect"])["estimate"]
+    found = re.search(r"One unit more distance in one region goes with ([\d.]+) crime more \[.*?\] "
+                      r"there, and ([\d.]+) crime more", part(page, "headline"))  # fmt: skip
+    assert float(found[1]) == pytest.approx(frame["distance", "direct"], abs=6e-4)
+    assert float(found[2]) == pytest.approx(frame["distance", "indirect"], abs=6e-4)
+    plain = part(lagged["plain", "sem"][1], "headline")
+    assert "One unit more distance goes with" in plain
+
+
+def test_parameters_of_dependence_are_named(lagged):
+    names = [row[0] for row in Page(lagged["clusters", "sar"][1]).table("Standard deviations")]
+    assert "rho: factor of the neighbors' response" in names
+    assert "phi(region): share of the variance that neighbors share" in names
+    names = [row[0] for row in Page(lagged["plain", "sac"][1]).table("Standard deviations")]
+    assert "lambda: factor of the neighbors' noise" in names
+
+
+def test_residuals_are_the_noise_of_the_process(lagged):
+    fit, page = lagged["plain", "sac"]
+    L, y = fit.design.lag.matrix.toarray(), fit.design.y
+    rho, lam = (fit.draws(name)[..., None] for name in ("rho", "lambda"))
+    mean = fit.draws("intercept")[..., None]
+    mean = mean + fit.draws("coefficient") @ (fit.design.X - fit.design.X.mean(axis=0)).T
+    error = y - rho * (L @ y) - mean
+    noise = error - lam * (error @ L.T)
+    rows = Page(page).table("The residual by region")[1:]
+    assert [number(row[1]) for row in rows] == pytest.approx(noise.mean(axis=(0, 1)), abs=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "structure", "equations", "told"),
+    [
+        ("sar", "icar", ["growthn = ρ lag(growth)n + α", "bregion ~ N(0, τ²region K+/κ)",
+                         "effects sum to zero", "εn ~ N(0, σ²"], "ρ is rho, between −1 and 1"),
+        ("sem", "car", ["growthn = α", "εn = λ lag(ε)n + un", "un ~ N(0, σ²",
+                        "[D − αregion A]−1/κ)", "αregion is alpha(region)"], "λ is lambda, between"),
+        ("sac", "sar", ["ρ lag(growth)n", "λ lag(ε)n", "(I − λregion D−1A)",
+                        "λregion is lambda(region)"], "ρ is rho and λ is lambda, between"),
+        ("none", "leroux", ["growthn = α", "[(1 − αregion) I + αregion K]−1/κ)"], "K = D − A"),
+        ("none", "bym2", ["[(1 − φregion) I + φregion K+/κ]", "φregion is phi(region)"], "K = D − A"),
+        ("none", "iid", ["growthn = α", "bregion ~ N(0, τ²region)"], None),
+    ],
+)  # fmt: skip
+def test_the_model_section_states_the_process(synthetic_fit, outcome, structure, equations, told):
+    from spatialclusters.reporting.sections import model_section, weights_section
+
+    fit = spatial(synthetic_fit("clusters"), outcome, structure)
+    blocks = model_section(fit).blocks
+    lines = [
+        re.sub("<[^>]*>", "", str(b.text)) for b in blocks if getattr(b, "tone", "") == "equation"
+    ]
+    for expected in equations:
+        assert any(expected in line for line in lines), (expected, lines)
+    text = " ".join(b.text for b in blocks if getattr(b, "tone", "") == "plain")
+    assert told in text if told else "neighbor" not in text
+    assert ("less rho times" in text) == (outcome in ("sar", "sac"))
+    groups = next(b for b in blocks if getattr(b, "caption", "") == "Groups")
+    assert groups.rows[0][groups.columns.index("spatial structure")] == STRUCTURES[structure]
+    said = " ".join(
+        getattr(b, "text", "") for b in weights_section(fit).blocks if b.kind == "paragraph"
+    )
+    assert ("lag() connects 105 region-clusters in 9 connected" in said) == (outcome != "none")
 
 
 def test_works_that_are_not_in_the_bibliography_do_not_stop_the_report(
