@@ -6,7 +6,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -319,21 +319,41 @@ def compare(
     frequentist: Annotated[
         bool, typer.Option("--frequentist", help="Beside fixed effects and OLS on the same rows.")
     ] = False,
+    spatial_ml: Annotated[
+        bool,
+        typer.Option("--spatial-ml", help="Beside SAR, SEM and SDM by maximum likelihood (spreg)."),
+    ] = False,
+    loo: Annotated[
+        bool, typer.Option("--loo", help="By marginal leave-one-out instead: which predicts best.")
+    ] = False,
     style: options.Format = "table",
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put fits, or a fit and the frequentist estimates, side by side."""
+    """Put fits, or a fit and frequentist estimates, side by side."""
     set_verbosity(verbose=verbose, quiet=quiet)
-    if len(files) == 1 and not frequentist:
-        msg = "compare: got one fit; expected another beside it, or --frequentist."
+    if len(files) == 1 and not (frequentist or spatial_ml or loo):
+        msg = "compare: got one fit; expected another beside it, --frequentist, --spatial-ml or --loo."
         raise FitError(msg)
     import pandas as pd
 
     import spatialclusters as sc
 
     first, *others = [sc.load_fit(file) for file in files]
-    beside = [sc.fit_frequentist(first)] if frequentist else []
+    if loo:
+        named = [
+            f"{fit.spec.name} ({file.name})"
+            for file, fit in zip(files, [first, *others], strict=True)
+        ]
+        results = {
+            name: sc.marginal_loo(fit) for name, fit in zip(named, [first, *others], strict=True)
+        }
+        for name, result in results.items():
+            note(f"{name}: {result}")
+        show(sc.compare_loo(results), style)
+        return
+    beside: list[Any] = [sc.fit_frequentist(first)] if frequentist else []
+    beside += [sc.fit_spatial_ml(first)] if spatial_ml else []
     for found in beside:
         for text in found.notes:
             note(text)

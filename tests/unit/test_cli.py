@@ -555,3 +555,17 @@ def test_an_interrupted_fit_resumes_to_the_same_draws(capsys, inputs, tmp_path):
     xr.testing.assert_identical(sc.load_fit(cut).posterior, sc.load_fit(whole).posterior)
     xr.testing.assert_identical(sc.load_fit(cut).sample_stats, sc.load_fit(whole).sample_stats)
     assert not partial.exists()
+
+
+def test_compare_by_leaving_one_out(capsys, fitted, short):
+    assert main(["compare", str(fitted), str(short), "--loo", "--format", "csv"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert {"model", "elpd", "difference", "difference_error"} <= set(table.columns)
+    assert len(table) == 2
+
+
+def test_compare_with_maximum_likelihood(capsys, fitted):
+    assert main(["compare", str(fitted), "--spatial-ml"]) == 0
+    printed = capsys.readouterr()
+    assert "ML SAR" in printed.out
+    assert "rho" in printed.out
