@@ -289,7 +289,7 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
     )
     n_theta = len(theta_values)
 
-    tails = _tails(model)
+    logarithms = _logarithms(model)
 
     def prepare(y: np.ndarray, warm: WarmStart | None) -> Any:
         data = (statistics(layout, y), warm or WarmStart.identity(len(origin)))
@@ -308,7 +308,7 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
         return find_warm_start(
             lambda z, warm: gradient(z, (sums, jax.tree_util.tree_map(jax.numpy.asarray, warm))),
             origin,
-            tails,
+            logarithms,
             draws=PARETO_DRAWS,
             seed=seed,
         )
@@ -335,17 +335,16 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
     return Target(prepare, potential, start, values, warm_up)
 
 
-def _tails(model: Any) -> np.ndarray:
-    """Tell the coordinates of a model's vector: 1 logarithms, 2 log odds, 0 others."""
-    from pymc.distributions.transforms import Interval, LogOddsTransform, LogTransform
+def _logarithms(model: Any) -> np.ndarray:
+    """Tell which coordinates of a model's vector are logarithms."""
+    from pymc.distributions.transforms import LogTransform
 
-    kinds = {LogTransform: 1, LogOddsTransform: 2, Interval: 2}
-    point, out = model.initial_point(), []
+    point, out = model.initial_point(), [np.empty(0, dtype=bool)]
     for variable in model.value_vars:
         transform = model.rvs_to_transforms[model.values_to_rvs[variable]]
-        kind = kinds.get(type(transform), 0)
+        kind = isinstance(transform, LogTransform)
         out.append(np.full(np.size(point[variable.name]), kind))
-    return np.concatenate(out) if out else np.empty(0, dtype=int)
+    return np.concatenate(out)
 
 
 def _on_a_vector(

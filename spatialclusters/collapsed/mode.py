@@ -42,17 +42,18 @@ class WarmStart(NamedTuple):
     r"""Coordinates z in which a posterior is about standard normal.
 
     ``u = mode + root z``; an unconstrained hyperparameter is u itself where ``side`` is 0,
-    and otherwise ``side (log scale + log softplus(u))``: a standard deviation, or the odds
-    of a share, is ``scale softplus(u)`` (or its inverse), so it is about linear in u where
-    its posterior is about normal and still cannot become negative. Logarithms of
-    quantities that may be zero have long tails instead, in which NUTS takes small steps.
+    and otherwise ``log scale + log softplus(u)``: a standard deviation is
+    ``scale softplus(u)``, about linear in u where its posterior is about normal, and still
+    cannot become negative. Logarithms of quantities that may be zero have long tails
+    instead, in which NUTS takes small steps. (Odds treated so have a tail of their own where
+    a share may be anything: shares stay log odds.)
 
     Attributes
     ----------
     mode, root
         Mode and root of the covariance there, (d,) and (d, d).
     scale, side
-        Of the d coordinates.
+        Of the d coordinates; ``side`` is 1 for standard deviations.
     pareto_k
         How far from normal the posterior is in z.
     """
@@ -83,7 +84,7 @@ def stretch(z: Any, warm: WarmStart) -> tuple[Any, Any]:
     # far to the left softplus is the exponential function, and its logarithm is u
     low = u < -30.0
     log_softplus = jnp.where(low, u, jnp.log(jax.nn.softplus(jnp.where(low, 0.0, u))))
-    stretched = warm.side * (jnp.log(warm.scale) + log_softplus)
+    stretched = jnp.log(warm.scale) + log_softplus
     log_slope = jax.nn.log_sigmoid(u) - log_softplus
     free = warm.side == 0.0
     return jnp.where(free, u, stretched), jnp.sum(jnp.where(free, 0.0, log_slope))
@@ -92,7 +93,7 @@ def stretch(z: Any, warm: WarmStart) -> tuple[Any, Any]:
 def find_warm_start(
     gradient: Callable[[np.ndarray, WarmStart], tuple[Any, Any]],
     origin: np.ndarray,
-    tails: np.ndarray,
+    logarithms: np.ndarray,
     *,
     draws: int,
     seed: int,
@@ -105,17 +106,15 @@ def find_warm_start(
         Minus the log density at z in the coordinates of a warm start, and its gradient.
     origin
         Where the search begins, (d,).
-    tails
-        1 for logarithms, 2 for log odds, 0 for other coordinates.
+    logarithms
+        Which coordinates are logarithms, (d,).
     draws, seed
         Of the importance sampling that judges the result.
     """
     plain = WarmStart.identity(len(origin))
     first = laplace(lambda x: gradient(x, plain), origin)
     sd = np.sqrt((first.root**2).sum(axis=1))
-    # of a share the odds that are small: those of its complement where it is above one half
-    side = np.select([tails == 1, tails == 2], [1.0, -np.sign(first.mode)], 0.0)
-    side = np.where(sd > WIDE_ENOUGH, side, 0.0)
+    side = np.where(logarithms & (sd > WIDE_ENOUGH), 1.0, 0.0)
     scale = np.where(side == 0.0, 1.0, sd * np.exp(side * first.mode))
     shaped = plain._replace(scale=scale, side=side)
     # softplus(u) = 1 / sd

@@ -12,7 +12,7 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp  # noqa: E402
 
 from spatialclusters.exported import chain_key, export_function, load_function  # noqa: E402
-from spatialclusters.program import SHORT_DEPTH, _tails, build_target, make_program  # noqa: E402
+from spatialclusters.program import SHORT_DEPTH, _logarithms, build_target, make_program  # noqa: E402
 
 SETTINGS = {
     "engine": "collapsed",
@@ -42,20 +42,20 @@ def design():
     return spec, sc.build_design(spec, sc.read_panel(table))
 
 
-def test_scales_and_shares_are_known_by_their_transform(design):
+def test_scales_are_known_by_their_transform(design):
     """A transform of PyMC's that went unrecognized would cost speed and be noticed by nobody."""
     from spatialclusters.collapsed.hyperparameters import hyperparameter_model
 
     model, _ = hyperparameter_model(*design)
     kinds, at = {}, 0
     for variable, values in model.initial_point().items():
-        kinds[variable] = _tails(model)[at : at + np.size(values)].tolist()
+        kinds[variable] = _logarithms(model)[at : at + np.size(values)].tolist()
         at += np.size(values)
     found = {tuple(kind) for name, kind in kinds.items() if "sd(" in name or "sigma" in name}
-    assert found == {(1,)}
-    assert kinds["size.share_logodds__"] == [2]
-    assert kinds["size.power_log__"] == [1]
-    assert [kind for name, kind in kinds.items() if name.startswith("root(")] == [[0]]
+    assert found == {(True,)}
+    assert kinds["size.share_logodds__"] == [False]
+    assert kinds["size.power_log__"] == [True]
+    assert [kind for name, kind in kinds.items() if name.startswith("root(")] == [[False]]
 
 
 def warm_start(target, y):
