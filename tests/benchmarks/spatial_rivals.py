@@ -1,4 +1,4 @@
-"""Time other programs' samplers of the spatial lag model, each in a process on one core.
+"""Time samplers of the spatial lag model, ours among them, each in a process on one core.
 
 ``y = rho W y + a + X b + e``, ``e ~ Normal(0, sigma2)``, four chains of 2,000 draws after 500.
 What is finished in the folder of results is not run again::
@@ -36,6 +36,11 @@ spBreg_lag
     log density, which makes positive rho e times as likely. With a1 = 2 and a2 = 1e9 it is zero
     on all the points: the prior is uniform.
 
+spatialclusters
+    All flat: beta, 1 / sigma, rho uniform on (-1, 1). Chains of twice as many draws after 300,
+    since draws of NUTS are not independent: compare at the smallest ESS. ``cold`` starts with
+    an empty compilation cache, ``warm`` with the one that ``cold`` left.
+
 Burn-in
 -------
 spBreg_lag's ``nomit`` discards the last draws, not the first ones (coda cuts the end off where
@@ -57,6 +62,8 @@ Seconds
 written. ``setup`` is all before sampling: reading the data, eigenvalues or other preparation of
 the log determinant, which spBreg_lag repeats in every chain. ``sampling`` has the burn-in, and
 for neighbayes the compilation by JAX and the pointwise log likelihood that it always stores.
+Ours counts as ``sampling`` what the chains take for their draws; starting five processes, building
+the model, compiling, the warm start and tuning are ``setup``.
 ``process`` is the whole process with start-up and imports.
 """
 
@@ -89,7 +96,8 @@ NEIGHBAYES = {
 }
 """Method of the log determinant, and backend, by sampler."""
 
-SAMPLERS = (*NEIGHBAYES, "spbreg")
+OURS = ("spatialclusters-cold", "spatialclusters-warm")
+SAMPLERS = (*NEIGHBAYES, "spbreg", *OURS)
 STAGES = ("import", "setup", "sampling", "impacts", "total")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -269,6 +277,63 @@ def run_neighbayes(sampler: str, folder: Path, out: Path, length: Length, seed: 
     (out / "spent.json").write_text(json.dumps(spent), encoding="utf-8")
 
 
+def run_ours(folder: Path, out: Path, length: Length, seed: int) -> None:
+    """Sample with spatialclusters."""
+    launched = time.perf_counter()
+    import numpyro  # noqa: F401
+    import pymc  # noqa: F401
+
+    import spatialclusters as sc
+    from spatialclusters.run import fit as sample
+
+    marks, cpu = [launched, time.perf_counter()], [time.process_time()]
+    data = read(folder)
+    names = [f"x{i}" for i in range(data.X.shape[1])]
+    regions = [f"r{i:05d}" for i in range(len(data.y))]
+    table = pd.DataFrame(data.X, columns=names).assign(y=data.y, region=regions)
+    weights = sc.Weights(tuple(regions), data.W, "given", row_standardized=True)
+    flat = {"distribution": "flat"}
+    spec = sc.override(
+        sc.parse_spec(f'formula = "y ~ {" + ".join(names)}"'),
+        {
+            "spatial.outcome": "sar",
+            "priors": dict.fromkeys(("intercept", *names), flat)
+            | {"sigma": {"distribution": "inverse_scale"}}
+            | {"rho": {"distribution": "uniform", "lower": -1.0, "upper": 1.0}},
+        },
+    )
+    fit = sample(
+        spec, sc.read_panel(table), weights, seed=seed, chains=length.chains, tune=300,
+        draws=2 * length.draws, progress=False,
+    )  # fmt: skip
+    fitted = time.perf_counter()
+    sc.impacts(fit)
+    marks.append(time.perf_counter())
+    center = fit.design.data["center"].values
+    slopes = fit.draws("coefficient")
+    first = fit.draws("intercept") - slopes @ center
+    draws = {
+        "rho": fit.draws("rho"),
+        "beta": np.concatenate([first[..., None], slopes], axis=2),
+        "sigma2": fit.draws("sigma") ** 2,
+    }
+    np.savez(out / "draws.npz", **draws)
+    timings = fit.provenance["timings"]
+    sampling = float(sum(timings["sampling_seconds"]))
+    setup = fitted - marks[1] - sampling
+    stages = [marks[1] - marks[0], setup, sampling, marks[2] - fitted, marks[2] - marks[1]]
+    spent = {
+        "wall": dict(zip(STAGES, stages, strict=True)),
+        "cpu": {
+            "sampling": sampling,
+            "total": time.process_time() - cpu[0] + sum(timings["cpu_seconds"])
+            + timings["preparation_cpu_seconds"],
+        },
+        "version": f"spatialclusters {sc.__version__}, Python {sys.version.split()[0]}",
+    }  # fmt: skip
+    (out / "spent.json").write_text(json.dumps(spent), encoding="utf-8")
+
+
 def _spbreg_results(out: Path, length: Length) -> None:
     """Turn what spbreg.R wrote into what the others write."""
     rows = pd.read_csv(out / "draws.csv")
@@ -303,13 +368,19 @@ def measure(
     sizes = [str(size) for size in (*asdict(length).values(), seed)]
     if sampler == "spbreg":
         command = ["Rscript", str(here.with_name("spbreg.R")), str(data), str(scratch), *sizes]
+    elif sampler in OURS:
+        command = [sys.executable, str(here), "ours", str(data), str(scratch), *sizes]
     else:
         if python is None:
             msg = f"{sampler} needs --neighbayes-python"
             raise SystemExit(msg)
         command = [python, str(here), "neighbayes", sampler, str(data), str(scratch), *sizes]
     load = os.getloadavg()
-    process = _finished(command, scratch)
+    cache = out / "cache" / f"{data.name}-{seed}"
+    if sampler == OURS[0]:
+        shutil.rmtree(cache, ignore_errors=True)
+    process = _finished(command, scratch, {"XDG_CACHE_HOME": str(cache)})
+    lag = 0 if sampler in OURS else 1
     if sampler == "spbreg":
         _spbreg_results(scratch, length)
     spent = json.loads((scratch / "spent.json").read_text(encoding="utf-8"))
@@ -326,9 +397,9 @@ def measure(
         **spent,
         "process": process,
         "load": load,
-        "beta_lag": 1,
+        "beta_lag": lag,
         "ess": judge(draws, values),
-        "ess_paired": judge(draws, values, lag=1),
+        "ess_paired": judge(draws, values, lag=lag),
         "mean": {name: each.mean(axis=(0, 1)).tolist() for name, each in draws.items()},
         "sd": {name: each.std(axis=(0, 1)).tolist() for name, each in draws.items()},
     }
@@ -339,7 +410,7 @@ def measure(
     shutil.rmtree(scratch)
 
 
-def _finished(command: list[str], folder: Path) -> dict[str, float]:
+def _finished(command: list[str], folder: Path, setting: Mapping[str, str]) -> dict[str, float]:
     """Run a process on one core to its end; return the seconds that it took."""
     core = {max(os.sched_getaffinity(0))}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -350,7 +421,7 @@ def _finished(command: list[str], folder: Path) -> dict[str, float]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | ONE_THREAD,
+            env=os.environ | ONE_THREAD | setting,
             preexec_fn=lambda: os.sched_setaffinity(0, core),
             check=False,
         )
@@ -400,7 +471,14 @@ def main() -> None:
     inner.add_argument("sampler", choices=NEIGHBAYES)
     inner.add_argument("folders", nargs=2, type=Path)
     inner.add_argument("sizes", nargs=4, type=int)
+    own = commands.add_parser("ours", help="what run starts")
+    own.add_argument("folders", nargs=2, type=Path)
+    own.add_argument("sizes", nargs=4, type=int)
     given = parser.parse_args()
+    if given.command == "ours":
+        *sizes, seed = given.sizes
+        run_ours(*given.folders, Length(*sizes), seed)
+        return
     if given.command == "neighbayes":
         *sizes, seed = given.sizes
         run_neighbayes(given.sampler, *given.folders, Length(*sizes), seed)
