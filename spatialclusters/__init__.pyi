@@ -21,6 +21,7 @@ from .errors import SpatialClustersError as SpatialClustersError
 from .errors import SpecError as SpecError
 from .errors import WeightsError as WeightsError
 from .frequentist import fit_frequentist as fit_frequentist
+from .left_out import predict_left_out as predict_left_out
 from .likelihood import conditional_log_likelihood as conditional_log_likelihood
 from .likelihood import marginal_log_likelihood as marginal_log_likelihood
 from .linkages import read_linkages as read_linkages
@@ -34,6 +35,8 @@ from .neighbors import distance_band as distance_band
 from .neighbors import knn as knn
 from .panel import Panel as Panel
 from .panel import read_panel as read_panel
+from .predictions import counterfactual as counterfactual
+from .predictions import predict as predict
 from .reporting import write_report as write_report
 from .result import Fit as Fit
 from .result import load_fit as load_fit

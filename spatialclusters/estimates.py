@@ -55,6 +55,8 @@ EFFECTS: Final = (
     "per_sd_within",
     "p25_p75",
     "plus10pct",
+    "prediction",
+    "counterfactual",
     "sd",
     "correlation",
     "spatial",

@@ -14,13 +14,14 @@ import xarray as xr
 from spatialclusters.design import Design
 from spatialclusters.errors import FitError, listing, suggestion
 from spatialclusters.files import replace_file
+from spatialclusters.measures import MEASURES
 from spatialclusters.spec import ModelSpec, parse_spec, spec_to_toml
 from spatialclusters.weights import Weights
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["FORMAT", "Fit", "assemble", "load_fit"]
+__all__ = ["FORMAT", "Fit", "assemble", "kept_variables", "load_fit"]
 
 FORMAT: Final = "spatialclusters-fit/1"
 _READABLE: Final = ("spatialclusters-fit/1",)
@@ -34,8 +35,8 @@ class Fit:
     ----------
     tree
         DataTree with groups ``posterior``, ``sample_stats``, ``constant_data``
-        (the design), ``panel`` (base-year cells), and, where there are any,
-        ``weights`` and ``geometry``; from the collapsed engine also
+        (the design), ``panel`` (base-year cells of every region), and, where there are
+        any, ``weights``, ``linkages`` and ``geometry``; from the collapsed engine also
         ``conditional_mean`` and ``conditional_variance`` of coefficients and effects
         given the hyperparameters, per draw. Variables have named dims and labels.
     """
@@ -186,10 +187,12 @@ def assemble(
     geometry: gpd.GeoSeries | None,
     provenance: dict[str, Any],
     moments: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = ({}, {}),
+    linkages: xr.DataArray | None = None,
 ) -> Fit:
     """Put draws, data and provenance into one tree, with labels on every dimension.
 
-    ``moments`` are conditional means and variances per draw, empty for the full engine.
+    ``moments`` are conditional means and variances per draw, empty for the full engine;
+    ``linkages`` are those that ``linked_strength`` was computed with.
     """
     dims = _dimensions(spec, design)
 
@@ -209,6 +212,8 @@ def assemble(
         groups["conditional_mean"], groups["conditional_variance"] = map(labeled, moments)
     if design.weights is not None:
         groups["weights"] = design.weights.to_dataset()
+    if linkages is not None:
+        groups["linkages"] = linkages.drop_attrs().to_dataset(name="weight")
     if geometry is not None:
         groups["geometry"] = xr.Dataset(
             {"wkt": ("region", np.array(geometry.to_wkt(), dtype=object))},
@@ -223,6 +228,23 @@ def assemble(
         }
     )
     return Fit(xr.DataTree.from_dict({"/": root, **groups}))
+
+
+def kept_variables(spec: ModelSpec) -> list[str]:
+    r"""Return the variables of the panel, at the base year, that the covariates are made of.
+
+    Examples
+    --------
+    >>> cells = 'cells = { absent = "zero", withheld = "zero" }'
+    >>> kept_variables(parse_spec(f'formula = "y ~ log(cluster_level) + age"\n{cells}'))
+    ['employment', 'age']
+    """
+    named = spec.parsed_formula.variables
+    measured = any(name in MEASURES for name in named)
+    level = [spec.growth.variable] if spec.growth else ["employment"] if measured else []
+    traded = ["traded"] if measured and spec.measures.totals == "traded" else []
+    others = [name for name in named if name not in MEASURES]
+    return list(dict.fromkeys([*level, *traded, *others]))
 
 
 def _dimensions(

@@ -17,9 +17,10 @@ from spatialclusters._version import __version__
 from spatialclusters.collapsed.problem import why_not_collapsed
 from spatialclusters.design import Design, build_design
 from spatialclusters.errors import SamplingError
+from spatialclusters.linkages import read_linkages
 from spatialclusters.neighbors import parse_weights
 from spatialclusters.panel import Panel
-from spatialclusters.result import Fit, assemble
+from spatialclusters.result import Fit, assemble, kept_variables
 from spatialclusters.sampling import Settings, sample
 from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights
@@ -104,6 +105,7 @@ def fit(
         design,
         settings,
         panel=panel,
+        linkages=_linkages(spec, panel, linkages),
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
@@ -156,6 +158,7 @@ def fit_design(
     settings: Settings,
     *,
     panel: Panel | None = None,
+    linkages: xr.DataArray | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -191,6 +194,7 @@ def fit_design(
         geometry=None if panel is None else panel.geometry,
         provenance=provenance,
         moments=(sampled.means, sampled.variances),
+        linkages=linkages,
     )
     if not checkpoint:
         shutil.rmtree(folder)
@@ -198,15 +202,25 @@ def fit_design(
 
 
 def _levels(spec: ModelSpec, panel: Panel) -> xr.Dataset:
-    """Keep the base-year cells that the measures were computed from."""
-    if spec.growth is None:
-        return xr.Dataset()
-    start = panel.period(spec.growth.from_year)
-    return xr.Dataset(
-        {
-            spec.growth.variable: panel.values(spec.growth.variable, start),
-            "status": panel.status(spec.growth.variable, start).assign_attrs(
-                flag_values=[0, 1, 2], flag_meanings="observed withheld absent"
-            ),
-        }
-    )
+    """Keep the base-year cells that the covariates were computed from, of every region."""
+    start = panel.period(spec.growth.from_year) if spec.growth else next(iter(panel.years), None)
+    present, kept = panel.data["present"], {}
+    if spec.growth is not None:
+        kept["status"] = panel.status(spec.growth.variable, start).assign_attrs(
+            flag_values=[0, 1, 2], flag_meanings="observed withheld absent"
+        )
+    names = [f"{name}{end}" for name in kept_variables(spec) for end in ("", "_lower", "_upper")]
+    kept |= {name: panel.values(name, start) for name in names if name in panel.variables}
+    kept["present"] = present.sel(year=start, drop=True) if "year" in present.dims else present
+    return xr.Dataset(kept)
+
+
+def _linkages(spec: ModelSpec, panel: Panel, source: Any) -> xr.DataArray | None:
+    """Return the weights between the panel's clusters, where the model uses them."""
+    if source is None or "linked_strength" not in spec.parsed_formula.variables:
+        return None
+    by_cluster = "cluster" in panel.data.dims
+    labels = panel.data["cluster" if by_cluster else "cluster_of"].values.tolist()
+    clusters = sorted({*labels} - {""})
+    matrix = source if isinstance(source, xr.DataArray) else read_linkages(source, clusters)
+    return matrix.sel(cluster=clusters, linked_cluster=clusters)
