@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,13 +10,14 @@ import pandas as pd
 from scipy import sparse
 
 from spatialclusters.errors import SpecError, listing
-from spatialclusters.expressions import Evaluator
+from spatialclusters.expressions import Evaluator, lags_once
 from spatialclusters.formula import DIMS, Group
 from spatialclusters.rows import Rows
 from spatialclusters.spec import GroupEffect, ModelSpec
 
 __all__ = [
     "add_group_means",
+    "blended_columns",
     "check_columns",
     "constant_within",
     "evaluate_terms",
@@ -125,6 +126,40 @@ def add_group_means(
                 continue
             columns[f"mean({label} | {name})"] = mean
     return notes
+
+
+def blended_columns(
+    spec: ModelSpec,
+    evaluators: Sequence[Evaluator],
+    labels: Mapping[str, str],
+    groups: Mapping[str, dict[str, Any]],
+    columns: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return the columns that are linear in an estimated W at each of its K matrices, (K, obs).
+
+    ``evaluators`` lag by one matrix each. Group means of lags are among the columns.
+
+    Raises
+    ------
+    SpecError
+        A lag is not linear in W, or its slope varies by group.
+    """
+    found = {}
+    for term in filter(lags_once, spec.parsed_formula.terms):
+        found[labels[str(term)]] = np.stack([each.term(term)[1] for each in evaluators])
+    for name, entry in groups.items():
+        if slopes := [label for label in entry["labels"] if label in found]:
+            msg = (
+                f"({slopes[0]} | {name}): got a slope of a lag with weights that are estimated; "
+                "expected such slopes to be the same for all."
+            )
+            raise SpecError(f"{msg} Remove it from the group, or give weights that are fixed.")
+    for label, values in list(found.items()):
+        for name, entry in groups.items():
+            if (mean := f"mean({label} | {name})") in columns:
+                codes, counts = entry["codes"], np.bincount(entry["codes"])
+                found[mean] = np.stack([(np.bincount(codes, v) / counts)[codes] for v in values])
+    return found
 
 
 def constant_within(values: np.ndarray, codes: np.ndarray) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,17 +15,26 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from spatialclusters.blends import Combination
 from spatialclusters.columns import (
     add_group_means,
+    blended_columns,
     check_columns,
     constant_within,
     evaluate_terms,
     group_entries,
     within,
 )
-from spatialclusters.errors import WeightsError
+from spatialclusters.errors import SpecError, WeightsError, listing
 from spatialclusters.expressions import Evaluator
-from spatialclusters.lags import LevelGraph, RowLag, level_graph, row_lag
+from spatialclusters.lags import (
+    BlendedLag,
+    LevelGraph,
+    RowLag,
+    blended_lag,
+    level_graph,
+    row_lag,
+)
 from spatialclusters.panel import Panel
 from spatialclusters.rows import Rows, choose_rows
 from spatialclusters.spec import ModelSpec
@@ -33,6 +43,7 @@ from spatialclusters.weights import Weights, align
 __all__ = ["Design", "GroupDesign", "absorbed_groups", "build_design"]
 
 _ILL_CONDITIONED: Final = 30.0  # Belsley, Kuh and Welsch (1980)
+_BLENDED_CELLS: Final = 1000  # most cells whose log determinant is dense
 _GROUP_FIELDS: Final = ("effect", "columns", "labels", "structure", "links")
 _LOG = logging.getLogger(__name__)
 
@@ -65,7 +76,10 @@ class Design:
         intercept, ``center`` and ``scale`` (term) for use inside the model,
         ``code_<group>`` (obs) with levels as coordinate ``<group>``,
         ``row_region``, ``row_industry``, ``row_cluster`` and ``size`` (obs)
-        where they exist. Attributes: ``response``, ``unit``, ``years``,
+        where they exist. If the model estimates W, ``X`` is that of the reference and
+        ``X_blend`` (basis, obs, blended) holds the columns that depend on W at each of its
+        matrices; attribute ``psi`` is their :class:`~spatialclusters.blends.Combination`.
+        Attributes: ``response``, ``unit``, ``years``,
         ``annualized``, ``intercept``, and as JSON ``groups``, ``labels`` (label
         in the formula to label of the column) and ``record`` (what happened to
         the cells and rows).
@@ -152,7 +166,10 @@ class Design:
         codes = [array for group in self.groups for array in (group.codes, group.levels)]
         labels = np.array([*self.terms, self.data.attrs["groups"]])
         size = self.data["size"].values if "size" in self.data else np.empty(0)
-        return _sha256(self.y, self.X, size, np.array([self.intercept]), labels, *codes)
+        blend = [np.array([self.data.attrs["psi"]])] if "psi" in self.data.attrs else []
+        blend += [self.data["X_blend"].values] if "X_blend" in self.data else []
+        intercept = np.array([self.intercept])
+        return _sha256(self.y, self.X, size, intercept, labels, *codes, *blend)
 
     @cached_property
     def noise_guess(self) -> float:
@@ -165,8 +182,41 @@ class Design:
         return float(residual @ residual / max(self.n_rows - used, 0.2 * self.n_rows))
 
     @cached_property
+    def psi(self) -> Combination | None:
+        """How W depends on its parameter, if the model estimates it."""
+        text = self.data.attrs.get("psi")
+        return None if text is None else Combination.from_json(text)
+
+    @cached_property
+    def blended(self) -> tuple[int, ...]:
+        """Positions of the covariates that depend on an estimated W."""
+        if "X_blend" not in self.data:
+            return ()
+        return tuple(self.terms.index(str(label)) for label in self.data["blended"].values)
+
+    def covariates(self, parameters: Mapping[str, Any]) -> np.ndarray:
+        """Return X at the parameter of W, (obs, term), in raw units."""
+        if self.psi is None or not self.blended:
+            return self.X
+        c = self.psi.coefficients(np.asarray(parameters[self.psi.parameter], dtype=float))
+        out = self.X.copy()
+        out[:, list(self.blended)] = np.tensordot(c, self.data["X_blend"].values, 1)
+        return out
+
+    @cached_property
+    def blended_lag(self) -> BlendedLag | None:
+        """The lag of the rows by an estimated W, if the model has one."""
+        if self.weights is None or self.psi is None:
+            return None
+        again = self.data.attrs["blocks"] == "restandardize"
+        return blended_lag(self.weights, self._row_ids, restandardize=again)
+
+    @cached_property
     def lag(self) -> RowLag | None:
-        """The spatial lag of the rows, through the means of their regions or region-clusters."""
+        """The spatial lag of the rows, through the means of their regions or region-clusters.
+
+        With an estimated W that of the reference.
+        """
         if self.weights is None:
             return None
         return row_lag(
@@ -249,6 +299,8 @@ def build_design(
     labels, columns = evaluate_terms(spec, evaluator)
     groups = group_entries(spec, rows, columns, labels)
     notes = add_group_means(groups, columns)
+    psi, blended = _blend(spec, rows, evaluator, aligned, labels, groups, columns)
+    notes += _blend_notes(spec, aligned, psi)
     X = np.column_stack(list(columns.values())) if columns else np.empty((len(rows.y), 0))
     check_columns(X, list(columns), groups, intercept=spec.parsed_formula.intercept)
     record = _record(spec, panel, rows, X, groups) | {"notes": notes + _collinearity(X)}
@@ -286,6 +338,12 @@ def build_design(
     )
     if spec.growth is not None:
         data["size"] = ("obs", rows.size)
+    if psi is not None:
+        data.attrs["psi"] = psi.to_json()
+    if blended:
+        stacked = np.stack(list(blended.values()), axis=-1)
+        data["X_blend"] = (("basis", "obs", "blended"), stacked)
+        data = data.assign_coords(blended=np.array(list(blended), dtype=object))
     design = Design(data, aligned)
     _check_space(spec, design)
     return design
@@ -321,6 +379,64 @@ def _evaluator(spec: ModelSpec, rows: Rows, weights: Weights | None) -> Evaluato
         restandardize = spec.spatial.blocks == "restandardize"
         lag = row_lag(weights, rows.ids, restandardize=restandardize)
     return Evaluator(rows.variables, dict(spec.zeros), lag)
+
+
+def _blend(
+    spec: ModelSpec,
+    rows: Rows,
+    evaluator: Evaluator,
+    weights: Weights | None,
+    labels: Mapping[str, str],
+    groups: Mapping[str, dict[str, Any]],
+    columns: Mapping[str, np.ndarray],
+) -> tuple[Combination | None, dict[str, np.ndarray]]:
+    """Return how an estimated W depends on its parameter, and the columns that depend on it.
+
+    Raises
+    ------
+    SpecError, WeightsError
+        The model uses W in a way in which it cannot be estimated.
+    """
+    if weights is None or weights.blend is None:
+        return None, {}
+    if "lambda" in spec.spatial.parameters:
+        msg = f"spatial.outcome: got {spec.spatial.outcome!r} with weights that are estimated;"
+        raise SpecError(f"{msg} expected 'none' or 'sar'. Give weights that are fixed.")
+    if evaluator.lag is None and spec.spatial.outcome == "none":
+        return None, {}
+    again = spec.spatial.blocks == "restandardize"
+    lag = blended_lag(weights, rows.ids, restandardize=again)
+    cells = len(lag.parts[0].counts)
+    if spec.spatial.outcome != "none" and cells > _BLENDED_CELLS:
+        msg = (
+            f"spatial.outcome: got {spec.spatial.outcome!r} over {cells} regions or region-clusters "
+            f"with weights that are estimated; expected at most {_BLENDED_CELLS}."
+        )
+        raise WeightsError(f"{msg} Choose outcome 'none' with lag() terms, or fixed weights.")
+    parameter = lag.combination.parameter
+    if parameter in columns:
+        msg = f"formula: got the variable {parameter!r}, the name of the parameter of W; expected"
+        raise SpecError(f"{msg} another name. Rename it.")
+    evaluators = [Evaluator(rows.variables, dict(spec.zeros), part) for part in lag.parts]
+    return lag.combination, blended_columns(spec, evaluators, labels, groups, columns)
+
+
+def _blend_notes(spec: ModelSpec, weights: Weights | None, psi: Combination | None) -> list[str]:
+    """Say where a model with estimated weights uses the reference matrix all the same."""
+    if weights is None or weights.blend is None:
+        return []
+    notes = []
+    if psi is None:
+        notes.append("the model has no lag that would estimate W: the reference matrix stands for it")
+    if any(name.startswith("neighbor_strength") for name in spec.parsed_formula.variables):
+        notes.append("neighbor_strength is that of the reference matrix, not of the estimated W")
+    structured = [name for name, group in spec.groups.items() if group.structure != "iid"]
+    if structured:
+        notes.append(
+            f"effects of {listing(structured)}: neighbors are all pairs with a link in any of the "
+            "matrices of W, which is not estimated there"
+        )
+    return notes
 
 
 def _check_space(spec: ModelSpec, design: Design) -> None:

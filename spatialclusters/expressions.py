@@ -13,7 +13,7 @@ from spatialclusters.lags import RowLag
 from spatialclusters.measures import log_with_zeros
 from spatialclusters.spec import ZeroRule
 
-__all__ = ["Evaluator", "sample_mask"]
+__all__ = ["Evaluator", "lags_once", "sample_mask"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,36 @@ class Evaluator:
         if dummy is not None and dummy.any():
             self.dummies[f"zero({inner})"] = dummy
         return f"{rule if rule in ('asinh', 'log1p') else 'log'}({inner})", logs
+
+
+def lags_once(term: Term) -> bool:
+    """Tell whether a term has a lag, and refuse one that is not linear in W.
+
+    Linear are ``lag(x)`` and its products with what has no lag.
+
+    Raises
+    ------
+    SpecError
+        A lag is inside another function, or in two factors.
+    """
+    lags = [factor for factor in term.factors if _lags(factor)]
+    outside = [f for f in lags if not (isinstance(f, Call) and f.function == "lag")]
+    inside = [f for f in lags if isinstance(f, Call) and _lags(f.argument)]
+    if len(lags) > 1 or outside or inside:
+        msg = (
+            f"formula: got {term} with weights that are estimated; expected lag(x), perhaps times "
+            "what has no lag: only this is linear in W."
+        )
+        raise SpecError(f"{msg} Change the term, or give weights that are fixed.")
+    return bool(lags)
+
+
+def _lags(node: Expression) -> bool:
+    while isinstance(node, Call):
+        if node.function == "lag":
+            return True
+        node = node.argument
+    return False
 
 
 def sample_mask(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,20 @@ import pandas as pd
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from spatialclusters.blends import Combination, on_one_pattern
 from spatialclusters.errors import WeightsError
-from spatialclusters.logdet import Spectrum, spectrum
+from spatialclusters.logdet import DenseDeterminant, Spectrum, dense_determinant, spectrum
 from spatialclusters.weights import Weights
 
-__all__ = ["LevelGraph", "RowLag", "block_weights", "level_graph", "row_lag"]
+__all__ = [
+    "BlendedLag",
+    "LevelGraph",
+    "RowLag",
+    "block_weights",
+    "blended_lag",
+    "level_graph",
+    "row_lag",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,18 +121,29 @@ def block_weights(
         Divide rows of standardized weights by their sums again, since a block lacks
         some neighbors; otherwise absent neighbors count 0.
     """
-    position = {region: i for i, region in enumerate(weights.regions)}
-    region = np.array([position[r] for r in ids["region"]])
-    block = pd.factorize(ids["cluster"])[0] if "cluster" in ids else np.zeros(len(region), int)
-    parts = [np.flatnonzero(block == k) for k in range(int(block.max()) + 1)]
-    pieces = [weights.matrix[region[part]][:, region[part]] for part in parts]
-    back = np.argsort(np.concatenate(parts))
-    matrix = sparse.block_diag(pieces, format="csr")[back][:, back]
+    matrix = _layout(weights, ids)(weights.matrix)
     if weights.row_standardized and restandardize:
         total = np.asarray(matrix.sum(axis=1)).ravel()
         inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0.0)
         matrix = sparse.diags_array(inverse) @ matrix
     return sparse.csr_array(matrix)
+
+
+def _layout(
+    weights: Weights, ids: Mapping[str, np.ndarray]
+) -> Callable[[sparse.csr_array], sparse.csr_array]:
+    """Return the function that lays a matrix over regions out over rows, block by block."""
+    position = {region: i for i, region in enumerate(weights.regions)}
+    region = np.array([position[r] for r in ids["region"]])
+    block = pd.factorize(ids["cluster"])[0] if "cluster" in ids else np.zeros(len(region), int)
+    parts = [np.flatnonzero(block == k) for k in range(int(block.max()) + 1)]
+    back = np.argsort(np.concatenate(parts))
+
+    def laid_out(matrix: sparse.csr_array) -> sparse.csr_array:
+        pieces = [matrix[region[part]][:, region[part]] for part in parts]
+        return sparse.csr_array(sparse.block_diag(pieces, format="csr")[back][:, back])
+
+    return laid_out
 
 
 def row_lag(weights: Weights, ids: Mapping[str, np.ndarray], *, restandardize: bool) -> RowLag:
@@ -138,12 +158,77 @@ def row_lag(weights: Weights, ids: Mapping[str, np.ndarray], *, restandardize: b
     restandardize
         As for :func:`block_weights`.
     """
+    cell, inside = _cells(ids)
+    return RowLag(block_weights(weights, inside, restandardize=restandardize), cell)
+
+
+def _cells(ids: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the cell of every row, and the ids of the cells."""
     names = [name for name in ("region", "cluster") if name in ids]
     table = pd.DataFrame({name: ids[name] for name in names})
     cell = table.groupby(names, sort=False).ngroup().to_numpy()
     cells = table.drop_duplicates()
-    inside = {name: cells[name].to_numpy(dtype=object) for name in names}
-    return RowLag(block_weights(weights, inside, restandardize=restandardize), cell)
+    return cell, {name: cells[name].to_numpy(dtype=object) for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class BlendedLag:
+    r"""The lag of N rows by weights that are estimated, :math:`L(\psi) = \sum_k c_k(\psi) L_k`.
+
+    Attributes
+    ----------
+    combination
+        c as a function of :math:`\psi`.
+    parts
+        The K lags, over the same cells.
+    """
+
+    combination: Combination
+    parts: tuple[RowLag, ...]
+
+    @property
+    def cell(self) -> np.ndarray:
+        """Cell of every row, (N,)."""
+        return self.parts[0].cell
+
+    def at(self, psi: Any) -> RowLag:
+        """Return the lag at one value of the parameter."""
+        pattern, values = self._stacked
+        c = self.combination.coefficients(np.asarray(psi, dtype=float))
+        parts = (c @ values, pattern.indices, pattern.indptr)
+        return RowLag(sparse.csr_array(parts, shape=pattern.shape), self.cell)
+
+    @cached_property
+    def determinant(self) -> DenseDeterminant:
+        """Log determinants of I - rho W(psi) over cells."""
+        return dense_determinant(*self._stacked)
+
+    @cached_property
+    def _stacked(self) -> tuple[sparse.csr_array, np.ndarray]:
+        return on_one_pattern([part.weights for part in self.parts])
+
+
+def blended_lag(
+    weights: Weights, ids: Mapping[str, np.ndarray], *, restandardize: bool
+) -> BlendedLag:
+    """Return the lag of rows with these ids by weights with a blend.
+
+    Blocks are restandardized, or not, matrix by matrix.
+
+    Parameters
+    ----------
+    weights, ids, restandardize
+        As for :func:`row_lag`.
+    """
+    assert weights.blend is not None  # callers have checked
+    cell, inside = _cells(ids)
+    layout, blend = _layout(weights, inside), weights.blend
+    if restandardize:
+        blend = blend.restricted(layout)
+        matrices = blend.matrices
+    else:
+        matrices = tuple(map(layout, blend.matrices))
+    return BlendedLag(blend.combination, tuple(RowLag(matrix, cell) for matrix in matrices))
 
 
 @dataclass(frozen=True, eq=False)

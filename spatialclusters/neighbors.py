@@ -1,14 +1,16 @@
-"""Region geometry -> Weights: contiguity, nearest neighbors, distance bands."""
+"""Region geometry -> Weights: contiguity, nearest neighbors, distance bands, distance decay."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy import sparse
 
+from spatialclusters.blends import Decay
 from spatialclusters.errors import WeightsError, listing, suggestion
 from spatialclusters.weights import (
     Weights,
@@ -16,6 +18,7 @@ from spatialclusters.weights import (
     build_weights,
     counted,
     from_graph,
+    mix_weights,
     read_weights,
 )
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from spatialclusters.panel import Panel
 
-__all__ = ["contiguity", "distance_band", "knn", "parse_weights"]
+__all__ = ["contiguity", "distance_band", "distance_decay", "knn", "parse_weights"]
 
 _DIAMETER_KM = 2 * 6371.0088  # mean radius of GRS 80 and WGS 84 (Moritz 2000)
 _TIE = 1e-9  # relative: rounding leaves equal distances some 1e-13 apart
@@ -164,11 +167,104 @@ def distance_band(panel: Panel, threshold: float, *, row_standardize: bool = Tru
     return build_weights(panel.regions, links, f"distance:{threshold:g}", notes, row_standardize)
 
 
+def distance_decay(
+    panel: Panel,
+    cutoff_km: float,
+    form: Literal["power", "exponential"] = "power",
+    delta: tuple[float, float] = (0.0, 4.0),
+) -> Weights:
+    r"""Return weights whose fall with distance is estimated.
+
+    .. math:: w_{ij} \propto d_{ij}^{-\delta} \quad \text{or} \quad e^{-\delta d_{ij}}
+
+    within the cutoff, rows summing to one. Distances are those of :func:`distance_band`, in
+    units of the median distance to the nearest region. Delta has a beta prior, stretched over
+    its range.
+
+    Parameters
+    ----------
+    panel
+        With geometry.
+    cutoff_km
+        Largest distance of neighbors.
+    form
+        ``"power"`` or ``"exponential"``.
+    delta
+        Range of :math:`\delta`; 0 means that all regions within the cutoff count alike.
+
+    Raises
+    ------
+    WeightsError
+        There is no geometry, the cutoff is not positive and finite, the range is not within
+        0 and infinity, two centroids coincide, or the form is neither.
+
+    References
+    ----------
+    Halleck Vega and Elhorst (2015), doi:10.1111/jors.12188.
+
+    Examples
+    --------
+    >>> import geopandas, shapely, types
+    >>> points = shapely.points([0, 1, 3], [0, 0, 0])  # one degree is 111.195 km
+    >>> shapes = geopandas.GeoSeries(points, index=["a", "b", "c"], crs="EPSG:4326")
+    >>> panel = types.SimpleNamespace(geometry=shapes, regions=("a", "b", "c"))
+    >>> weights = distance_decay(panel, 250, delta=(0.0, 2.0))
+    >>> round(weights.blend.unit_km, 3), weights.matrix.toarray().round(3).tolist()[1]
+    (111.195, [0.667, 0.0, 0.333])
+    """
+    from scipy.spatial import KDTree
+
+    where = f"decay-{form} weights"
+    low, high = map(float, delta)
+    for wrong, got, expected in (
+        (form not in ("power", "exponential"), f"form {form!r}", "'power' or 'exponential'"),
+        (
+            not (math.isfinite(cutoff_km) and cutoff_km > 0),
+            f"cutoff {cutoff_km}",
+            "a positive number of km, as in decay-power:300",
+        ),
+        (not (0.0 <= low < high < math.inf), f"delta in ({low:g}, {high:g})", "0 <= low < high"),
+    ):
+        if wrong:
+            raise WeightsError(f"{where}: got {got}; expected {expected}. Correct it.")
+    points, sphere, notes = _points(panel)
+    n, tree = len(points), KDTree(points)
+
+    def km(chord: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not sphere:
+            return chord
+        return np.asarray(_DIAMETER_KM * np.arcsin(np.minimum(chord / _DIAMETER_KM, 1.0)))
+
+    nearest = tree.query(points, k=2)[0][:, 1] if n > 1 else np.ones(1)
+    if (twins := np.flatnonzero(nearest == 0)).size:
+        got = f"the same centroid for {listing(panel.regions[i] for i in twins)}"
+        raise WeightsError(f"{where}: got {got}; expected different ones. Merge them.")
+    unit, chord = float(np.median(km(nearest))), cutoff_km
+    if sphere:
+        chord = _DIAMETER_KM * math.sin(min(cutoff_km / _DIAMETER_KM, math.pi / 2))
+    pairs = tree.query_pairs(chord * (1 + _ROUNDING), output_type="ndarray")
+    focal, neighbor = np.concatenate([pairs, pairs[:, ::-1]]).T
+    apart = km(np.linalg.norm(points[focal] - points[neighbor], axis=1)) / unit
+    distances = sparse.csr_array((apart, (focal, neighbor)), shape=(n, n))
+    if not distances.nnz:
+        msg = f"{where}: got no two regions within {cutoff_km:g} km; expected some."
+        raise WeightsError(f"{msg} Choose a cutoff above {km(nearest).min():.6g}.")
+    if (alone := int((np.diff(distances.indptr) == 0).sum())) and n > 1:
+        far = float(km(nearest).max())
+        notes.append(
+            f"{counted(alone, 'region')} without neighbors; from cutoff {far:.6g} up there is none."
+        )
+    blend = Decay(form, distances, float(cutoff_km), unit, (low, high))
+    kind = f"decay-{form}:{cutoff_km:g}"
+    return Weights(tuple(panel.regions), blend.reference(), kind, True, tuple(notes), blend)
+
+
 def parse_weights(text: str, panel: Panel, *, row_standardize: bool = True) -> Weights:
     """Return the weights that ``--weights`` names, over the panel's regions.
 
     ``text`` is ``queen``, ``rook``, ``knn:K``, ``distance:KM``, or the path of a ``.gal``
-    file or an edge table (``.csv``, ``.parquet``).
+    file or an edge table (``.csv``, ``.parquet``); or weights that are estimated:
+    ``decay-power:KM``, ``decay-exponential:KM``, or a mixture such as ``queen + knn:4``.
 
     Raises
     ------
@@ -181,10 +277,16 @@ def parse_weights(text: str, panel: Panel, *, row_standardize: bool = True) -> W
     Traceback (most recent call last):
     spatialclusters.errors.WeightsError: --weights: got 'quen'; expected queen, rook, ...
     """
+    if " + " in text:
+        parts = [
+            parse_weights(part, panel, row_standardize=row_standardize)
+            for part in text.split(" + ")
+        ]
+        return mix_weights(*parts)
     name, _, number = text.strip().partition(":")
     if text.strip() in ("queen", "rook"):
         return contiguity(panel, rook=name == "rook", row_standardize=row_standardize)
-    if name in ("knn", "distance"):
+    if name in ("knn", "distance", "decay-power", "decay-exponential"):
         try:
             size = int(number) if name == "knn" else float(number)
         except ValueError as cause:
@@ -192,12 +294,18 @@ def parse_weights(text: str, panel: Panel, *, row_standardize: bool = True) -> W
             raise WeightsError(msg) from cause
         if name == "knn":
             return knn(panel, int(size), row_standardize=row_standardize)
-        return distance_band(panel, size, row_standardize=row_standardize)
+        if name == "distance":
+            return distance_band(panel, size, row_standardize=row_standardize)
+        if not row_standardize:
+            msg = f"--weights: got {text!r} without row-standardization; expected it."
+            raise WeightsError(f"{msg} Leave out --no-row-standardize.")
+        return distance_decay(panel, size, "power" if name == "decay-power" else "exponential")
     if Path(text).suffix.lower() in (".gal", ".csv", ".parquet"):
         return align(read_weights(text, row_standardize=row_standardize), panel.regions)
+    known = ["queen", "rook", "knn:K", "distance:KM", "decay-power:KM", "decay-exponential:KM"]
     raise WeightsError(
-        f"--weights: got {text!r}; expected queen, rook, knn:K, distance:KM or a .gal, .csv or "
-        f".parquet file.{suggestion(name, ['queen', 'rook', 'knn:K', 'distance:KM'])} Correct it."
+        f"--weights: got {text!r}; expected {', '.join(known)} or a .gal, .csv or "
+        f".parquet file.{suggestion(name, known)} Correct it."
     )
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from spatialclusters.blends import Combination
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.errors import SpecError
 from spatialclusters.priors import ResolvedPrior, resolve_priors
 from spatialclusters.spec import ModelSpec, Prior
-from spatialclusters.spec.distributions import Lkj
+from spatialclusters.spec.distributions import Dirichlet, Lkj
 
 __all__ = [
     "SIZE_CLASSES",
@@ -29,6 +30,7 @@ __all__ = [
     "scale_root",
     "sd_names",
     "size_classes",
+    "weights_parameter",
 ]
 
 SIZE_CLASSES = 32
@@ -45,6 +47,7 @@ def model_priors(spec: ModelSpec, design: Design) -> dict[str, ResolvedPrior]:
         response_sd=float(design.y.std(ddof=1)),
         covariate_sd=dict(zip(design.terms, design.data["scale"].values.tolist(), strict=True)),
         groups={g.name: g.labels for g in design.groups if g.effect != "fixed"},
+        weights=None if design.psi is None else design.psi.parameter,
     )
 
 
@@ -117,6 +120,8 @@ def hyperparameter_coords(spec: ModelSpec, design: Design) -> dict[str, Any]:
             coords[f"pair({group.name})"] = pair_labels(group)
     if spec.likelihood.scale == "by-cluster":
         coords["noise_cluster"] = noise_clusters(design)[1]
+    if design.psi is not None and not design.psi.nodes:
+        coords["matrix"] = list(design.psi.labels)
     return coords
 
 
@@ -197,6 +202,16 @@ def dependence(name: str, prior: Prior, support: tuple[float, float]) -> Any:
             return pm.Deterministic(name, lower + (upper - lower) * share)
     msg = f"priors.{name}: got {prior.describe()}; expected beta or uniform."
     raise SpecError(msg)
+
+
+def weights_parameter(psi: Combination, prior: Prior) -> Any:
+    """Create the parameter of estimated weights: ``delta``, or ``share`` (matrix)."""
+    import pymc as pm
+
+    if psi.nodes:
+        return dependence(psi.parameter, prior, psi.support)
+    assert isinstance(prior, Dirichlet)  # the spec allows no other
+    return pm.Dirichlet(psi.parameter, np.full(len(psi.labels), prior.concentration), dims="matrix")
 
 
 def draw_parameter(name: str, prior: Prior, factor: float = 1.0, *, positive: bool = False) -> Any:

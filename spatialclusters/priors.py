@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from spatialclusters.errors import SpecError
 from spatialclusters.spec import ModelSpec, Prior
-from spatialclusters.spec.distributions import Beta, Exponential, HalfNormal, Lkj, Normal
+from spatialclusters.spec.distributions import (
+    Beta,
+    Dirichlet,
+    Exponential,
+    HalfNormal,
+    Lkj,
+    Normal,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +47,7 @@ def resolve_priors(
     response_sd: float,
     covariate_sd: Mapping[str, float],
     groups: Mapping[str, Sequence[str]],
+    weights: str | None = None,
 ) -> dict[str, ResolvedPrior]:
     """Return the prior of every parameter, in order.
 
@@ -47,7 +55,8 @@ def resolve_priors(
     defaults are normal(0, 10 s_y) for the intercept, normal(0, 2.5 s_y / s_j) for coefficients,
     half_normal(s_y) and half_normal(s_y / s_j) for group intercepts and slopes, lkj(2) for their
     correlations, beta(1, 1) for the parameter of a spatial structure, beta(1.01, 1.01) for ``rho``
-    and ``lambda`` (both stretched over their support) and half_normal(2.5 s_y) for the noise;
+    and ``lambda``, beta(1, 1) for ``delta`` (all stretched over their support), dirichlet(1) for
+    ``share`` and half_normal(2.5 s_y) for the noise;
     numbers are rounded to 3 digits.
 
     Parameters
@@ -60,6 +69,8 @@ def resolve_priors(
         ``s_j`` by the label of the column in the design (``asinh(x)`` under that zero rule).
     groups
         Columns that vary by group: ``"1"`` for the intercept, labels for slopes.
+    weights
+        The parameter of estimated weights, ``delta`` or ``share``.
 
     Returns
     -------
@@ -85,7 +96,9 @@ def resolve_priors(
             message = f"{name}: got the standard deviation {sd}; expected a positive number."
             raise SpecError(f"{message} Remove the constant column.")
     resolved = {}
-    for name, stated, default in _defaults(spec, response_sd, covariate_sd, groups):
+    for name, stated, default in _defaults(
+        spec, response_sd, covariate_sd, groups, weights
+    ):
         own = next((spec.priors[key] for key in (name, *stated) if key in spec.priors), None)
         source = "default" if own is None else "model file"
         resolved[name] = ResolvedPrior(name, own or default, source)
@@ -97,6 +110,7 @@ def _defaults(
     response_sd: float,
     covariate_sd: Mapping[str, float],
     groups: Mapping[str, Sequence[str]],
+    weights: str | None,
 ) -> Iterator[tuple[str, tuple[str, ...], Prior]]:
     """Yield each parameter, other names its prior may be stated under, and its default."""
     origin = spec.covariate_labels
@@ -120,6 +134,10 @@ def _defaults(
             yield f"{parameter}({group})", (), Beta(distribution="beta", a=1.0, b=1.0)
     for parameter in spec.spatial.parameters:
         yield parameter, (), Beta(distribution="beta", a=1.01, b=1.01)
+    if weights == "delta":
+        yield weights, (), Beta(distribution="beta", a=1.0, b=1.0)
+    if weights == "share":
+        yield weights, (), Dirichlet(distribution="dirichlet", concentration=1.0)
     yield "sigma", (), _half_normal(2.5 * response_sd)
     if spec.likelihood.scale == "by-cluster":
         yield "sd(log sigma)", (), _half_normal(0.5)
@@ -192,6 +210,7 @@ _DEPENDENCE = {
     "lambda": "dependence of the noise on its neighbors'",
     "phi": "share of the effects' variance that neighbors share",
     "alpha": "dependence of the effects on their neighbors'",
+    "delta": "how fast weights fall with distance",
 }
 _PLAIN = {
     "nu": ("degrees of freedom minus 2", ""),
@@ -207,13 +226,16 @@ def _meaning(
     if each.name in _PLAIN:
         subject, unit = _PLAIN[each.name]
         return f"{subject}: {_interval(each.prior, 1.0, unit)}"
-    if (kind := each.name.partition("(")[0]) in _DEPENDENCE:
+    covariate = each.name in covariate_sd
+    if (kind := each.name.partition("(")[0]) in _DEPENDENCE and not covariate:
         what = _DEPENDENCE["alpha" if each.name.startswith("lambda(") else kind]
         wide = each.name in ("rho", "lambda") or each.name.startswith("lambda(")
         stretched = (
             ", stretched over its support" if wide and "beta" in each.prior.distribution else ""
         )
         return f"{what}: {each.prior.describe()}{stretched}"
+    if each.name == "share" and not covariate:
+        return "shares of the matrices in W: concentration 1 is uniform, larger favors equal ones"
     if each.name.startswith("cor("):
         return "correlations of the group's effects: eta 1 is uniform, larger favors zero"
     subject, label = _subject(each.name)

@@ -21,6 +21,7 @@ import pandas as pd
 import xarray as xr
 from scipy import sparse
 
+from spatialclusters.blends import Blend, Mixture, blend_from_arrays, standardize
 from spatialclusters.errors import WeightsError, listing, suggestion
 from spatialclusters.tables import read_table
 
@@ -34,10 +35,11 @@ __all__ = [
     "build_weights",
     "counted",
     "from_graph",
+    "mix_weights",
     "read_weights",
 ]
 
-_ROUNDING = 1e-12  # a row sum this close to one is one
+_MOST_MIXED = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,8 @@ class Weights:
 
     Rows are standardized as :math:`w_{ij} = a_{ij} / \sum_k a_{ik}`, or left as
     :math:`a_{ij}`; :math:`w_{ii} = 0`. ``matrix`` is canonical: sorted, no stored zeros.
+    With a ``blend`` W is estimated, and ``matrix`` one of its values: the reference, which is
+    used wherever a model does not estimate W.
 
     Raises
     ------
@@ -70,6 +74,7 @@ class Weights:
     kind: str
     row_standardized: bool
     notes: tuple[str, ...] = ()
+    blend: Blend | None = None
 
     def __post_init__(self) -> None:
         given: Any = self.matrix
@@ -82,6 +87,7 @@ class Weights:
             (matrix.shape != (n, n), f"a {matrix.shape} matrix", f"{n} x {n}"),
             (len(own), f"diagonal weights of {listing(regions[i] for i in own)}", "diag(W) = 0"),
             (not (np.isfinite(matrix.data) & (matrix.data > 0)).all(), "bad numbers", "w >= 0"),
+            (self.blend is not None and not self.row_standardized, "a blend of raw weights", "standardized"),
             (
                 self.row_standardized and not (np.isclose(sums, 1, rtol=1e-9) | (sums == 0)).all(),
                 "rows that do not sum to one",
@@ -135,11 +141,14 @@ class Weights:
         text = hashlib.sha256(json.dumps(self.regions).encode())
         for part, kind in (("indptr", "<i8"), ("indices", "<i8"), ("data", "<f8")):
             text.update(getattr(self.matrix, part).astype(kind).tobytes())
+        if self.blend is not None:
+            text.update(self.blend.digest.encode())
         return text.hexdigest()
 
     def describe(self) -> dict[str, object]:
         """Return what every summary shows, as plain values."""
-        return {
+        estimated = {} if self.blend is None else {"blend": self.blend.describe()}
+        return estimated | {
             "kind": self.kind,
             "row_standardized": self.row_standardized,
             "regions": len(self.regions),
@@ -165,7 +174,7 @@ class Weights:
         """Return links by position (``focal, neighbor, weight``) over coordinate ``region``."""
         links = self.matrix.tocoo()
         columns = {"focal": links.row.astype(int), "neighbor": links.col.astype(int)}
-        return xr.Dataset(
+        dataset = xr.Dataset(
             {name: ("link", values) for name, values in {**columns, "weight": links.data}.items()},
             coords={"region": np.array(self.regions, dtype=object)},
             attrs={
@@ -174,18 +183,27 @@ class Weights:
                 "notes": json.dumps(self.notes),
             },
         )
+        if self.blend is None:
+            return dataset
+        arrays, attributes = self.blend.to_arrays()
+        return dataset.assign(arrays).assign_attrs(blend=json.dumps(attributes))
 
     @classmethod
     def from_dataset(cls, dataset: xr.Dataset) -> Weights:
         """Return the weights that :meth:`to_dataset` wrote, with the same digest."""
         focal, neighbor, weight = (dataset[name].values for name in ("focal", "neighbor", "weight"))
         shape = (dataset.sizes["region"],) * 2
+        blend = None
+        if "blend" in dataset.attrs:
+            arrays = {str(name): dataset[name].values for name in dataset.data_vars}
+            blend = blend_from_arrays(arrays, json.loads(dataset.attrs["blend"]), shape[0])
         return cls(
             tuple(dataset["region"].values.tolist()),
             sparse.csr_array((weight, (focal, neighbor)), shape=shape),
             kind=str(dataset.attrs["kind"]),
             row_standardized=bool(dataset.attrs["row_standardized"]),
             notes=tuple(json.loads(dataset.attrs["notes"])),
+            blend=blend,
         )
 
 
@@ -225,7 +243,7 @@ def align(
     """Return the weights over ``regions``, in that order: the only place where ids meet.
 
     Other regions are dropped with their links, and a note says so; rows are standardized
-    after that. ``row_standardize=None`` keeps the setting.
+    after that, those of every matrix of a blend. ``row_standardize=None`` keeps the setting.
 
     Raises
     ------
@@ -249,11 +267,14 @@ def align(
             f" expected one for each.{_zeros_hint(missing, place)} Correct the ids, or add a row "
             "region_i = region_j with weight 0 to declare a region without neighbors."
         )
-    standardize = weights.row_standardized if row_standardize is None else row_standardize
-    if weights.row_standardized and not standardize:
+    standardized = weights.row_standardized if row_standardize is None else row_standardize
+    if weights.row_standardized and not standardized:
         msg = "weights: got standardized rows; expected raw ones, as row_standardize=False asks."
         raise WeightsError(f"{msg} Build or read them with row_standardize=False.")
     order = np.array([place[region] for region in wanted], dtype=np.int64)
+    blend = weights.blend
+    if blend is not None and not np.array_equal(order, np.arange(len(weights.regions))):
+        blend = blend.restricted(lambda matrix: matrix[order][:, order])
     matrix = weights.matrix[order][:, order]
     notes, dropped = weights.notes, sorted(place.keys() - set(wanted), key=place.__getitem__)
     if dropped:
@@ -264,8 +285,74 @@ def align(
             f"{counted(weights.n_links - matrix.nnz, 'link')}: {listing(dropped)}."
             + (f" That leaves without neighbors: {left}." if left else ""),
         )
-    matrix = _standardize(matrix) if standardize else matrix
-    return Weights(wanted, matrix, weights.kind, standardize, notes)
+    if blend is not None and blend is not weights.blend:
+        matrix = blend.reference()
+    matrix = standardize(matrix) if standardized else matrix
+    return Weights(wanted, matrix, weights.kind, standardized, notes, blend)
+
+
+def mix_weights(*weights: Weights) -> Weights:
+    r"""Return weights whose mixture is estimated: :math:`W = \sum_k s_k W_k` with shares s.
+
+    Shares have a Dirichlet prior. A region that lacks neighbors in one of the matrices gets
+    nothing for the share of that one, and a note says so.
+
+    Parameters
+    ----------
+    weights
+        Two to four different row-standardized weights over the same regions.
+
+    Raises
+    ------
+    WeightsError
+        They are fewer or more, not standardized, mixtures themselves, over other regions, or
+        two of them are the same.
+
+    References
+    ----------
+    Debarsy and LeSage (2018), Flexible dependence modeling using convex combinations of
+    different types of connectivity structures, Regional Science and Urban Economics 69.
+
+    Examples
+    --------
+    >>> first = pd.DataFrame({"region_i": ["a", "b", "c"], "region_j": ["b", "c", "a"]})
+    >>> second = first.rename(columns={"region_i": "region_j", "region_j": "region_i"})
+    >>> mixed = mix_weights(read_weights(first), read_weights(second))
+    >>> mixed.kind, mixed.blend.labels, mixed.matrix.toarray().tolist()[0]
+    ('edges + edges', ('edges', 'edges (2)'), [0.0, 0.5, 0.5])
+    """
+    where = "mixture of weights"
+    if not 2 <= len(weights) <= _MOST_MIXED:
+        msg = f"{where}: got {len(weights)}; expected 2 to {_MOST_MIXED}. Choose such a number."
+        raise WeightsError(msg)
+    kinds = [each.kind for each in weights]
+    if raw := [each.kind for each in weights if not each.row_standardized]:
+        msg = f"{where}: got raw rows of {listing(raw)}; expected standardized ones."
+        raise WeightsError(f"{msg} Build or read them with row_standardize=True.")
+    if blends := [each.kind for each in weights if each.blend is not None]:
+        msg = f"{where}: got {listing(blends)}, estimated already; expected given matrices."
+        raise WeightsError(f"{msg} Leave it out.")
+    regions = weights[0].regions
+    if other := [each.kind for each in weights if set(each.regions) != set(regions)]:
+        msg = f"{where}: got other regions in {listing(other)} than in {kinds[0]}; expected the same."
+        raise WeightsError(f"{msg} Align them first.")
+    aligned = [align(each, regions) for each in weights]
+    if len({each.digest for each in aligned}) < len(aligned):
+        msg = f"{where}: got one matrix twice among {listing(kinds)}; expected different ones."
+        raise WeightsError(f"{msg} Leave one out.")
+    seen: Counter[str] = Counter()
+    labels = []
+    for kind in kinds:
+        seen[kind] += 1
+        labels.append(kind if seen[kind] == 1 else f"{kind} ({seen[kind]})")
+    blend = Mixture(tuple(labels), tuple(each.matrix for each in aligned))
+    notes = [f"{label}: {note}" for label, w in zip(labels, weights, strict=True) for note in w.notes]
+    if len(blend.partial):
+        alone = listing(regions[i] for i in blend.partial)
+        notes.append(
+            f"Without neighbors in some of the matrices, so that their share passes nothing on: {alone}."
+        )
+    return Weights(regions, blend.reference(), " + ".join(kinds), True, tuple(notes), blend)
 
 
 def counted(number: int, noun: str) -> str:
@@ -299,13 +386,6 @@ def _one_way(matrix: Any) -> int:
     return int(matrix.nnz - (matrix != 0).multiply(matrix.T != 0).nnz)
 
 
-def _standardize(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Divide rows by their sums; rows that sum to one already keep their bits."""
-    sums = matrix.sum(axis=1)
-    done = (sums == 0) | (abs(sums - 1) < _ROUNDING)
-    return sparse.csr_array(sparse.diags_array(1 / np.where(done, 1.0, sums)) @ matrix)
-
-
 def build_weights(
     regions: Sequence[str], links: Any, kind: str, notes: list[str], row_standardize: bool
 ) -> Weights:
@@ -316,7 +396,7 @@ def build_weights(
     matrix.eliminate_zeros()
     if one_way := _one_way(matrix):
         notes = [*notes, f"{one_way} of {counted(matrix.nnz, 'link')} have no counterpart."]
-    matrix = _standardize(matrix) if row_standardize else matrix
+    matrix = standardize(matrix) if row_standardize else matrix
     return Weights(tuple(regions), matrix, kind, row_standardize, tuple(notes))
 
 

@@ -57,6 +57,7 @@ _SUPPORT = {
     "share": ("beta", "uniform"),
     "dependence": ("beta", "uniform"),
     "correlation": ("lkj",),
+    "shares": ("dirichlet",),
 }
 
 
@@ -185,7 +186,7 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
             kinds[f"cor({group.name})"] = "correlation"
     kinds |= dict.fromkeys(("sigma", "nu", "size.power", "sd(log sigma)"), "scale")
     kinds["size.share"] = "share"
-    kinds |= dict.fromkeys(("rho", "lambda"), "dependence")
+    kinds |= dict.fromkeys(("rho", "lambda", "delta"), "dependence") | {"share": "shares"}
     for group in formula.groups:
         if group.name in SPATIAL_GROUPS:
             names = sorted({name for name in FIELD_PARAMETERS.values() if name})

@@ -101,6 +101,13 @@ class Lkj(Distribution):
     eta: Positive
 
 
+class Dirichlet(Distribution):
+    """Symmetric Dirichlet over shares: concentration 1 is uniform, larger favors equal shares."""
+
+    distribution: Literal["dirichlet"]
+    concentration: Positive
+
+
 class Flat(Distribution):
     """Constant density; improper, for reference runs."""
 
@@ -122,6 +129,7 @@ Prior = Annotated[
     | Uniform
     | Beta
     | Lkj
+    | Dirichlet
     | Flat
     | InverseScale,
     Field(discriminator="distribution"),

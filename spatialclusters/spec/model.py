@@ -33,6 +33,8 @@ ZeroRule = Literal["drop", "minimum-and-dummy", "asinh", "log1p"]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 _Strings = Annotated[tuple[str, ...], Field(strict=False)]
 _Year = Annotated[int, Field(ge=1, le=9999)]
+_KM = r"\d{1,6}(\.\d{1,6})?"
+_GIVEN = rf"(queen|rook|knn:\d{{1,4}}|distance:{_KM})"
 _parsed = functools.lru_cache(maxsize=64)(parse_formula)
 
 
@@ -109,10 +111,13 @@ class Likelihood(Part):
 
 
 class WeightsChoice(Part):
-    """Which spatial weights are built when none are given."""
+    """Which spatial weights are built when none are given.
+
+    They are estimated if they fall with distance, or are a mixture of two to four.
+    """
 
     kind: Annotated[
-        str, Field(pattern=r"^(queen|rook|knn:\d{1,4}|distance:\d{1,6}(\.\d{1,6})?)$")
+        str, Field(pattern=rf"^({_GIVEN}( \+ {_GIVEN}){{0,3}}|decay-(power|exponential):{_KM})$")
     ] = "queen"
     row_standardize: bool = True
 
