@@ -121,7 +121,7 @@ def residual_spread(fit: Fit, *, draws: int = 100, seed: int = 1, parts: int = 1
 
 
 def _posterior_mean(fit: Fit) -> np.ndarray:
-    if fit.spec.spatial.parameters:
+    if fit.spec.spatial.parameters or fit.design.psi is not None:
         chosen = thinned(fit, _MEAN_DRAWS)
         return np.mean([expected_response(fit.spec, fit.design, p) for p in chosen], axis=0)
     means = {str(name): fit.draws(str(name)).mean(axis=(0, 1)) for name in fit.posterior.data_vars}

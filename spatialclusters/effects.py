@@ -221,7 +221,7 @@ def _identity(fit: Fit, term: str, group: str) -> dict[str, Any]:
 
 def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
     response, per_unit = str(fit.design.data.attrs["unit"]), unit_per_term(fit)
-    dependence = dependence_names(fit.spec)
+    dependence = [*dependence_names(fit.spec), "delta", "share"]
     posterior = fit.posterior
     if "intercept" in posterior:
         yield (

@@ -153,5 +153,7 @@ def theta_at(fit: Fit, parameters: Mapping[str, np.ndarray]) -> Theta:
             lower = np.tril_indices(len(sds), -1)
             correlation[lower] = correlation.T[lower] = parameters[f"cor({group.name})"]
         roots.append(sds[:, None] * np.linalg.cholesky(correlation))
-    values = [sigma, *roots, *(parameters[name] for name in dependence_names(fit.spec))]
+    names, psi = dependence_names(fit.spec), fit.design.psi
+    names = names if psi is None else [*names, psi.parameter]
+    values = [sigma, *roots, *(parameters[name] for name in names)]
     return theta_of(fit.spec, fit.design, values)

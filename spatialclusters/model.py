@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.linalg
 
 from spatialclusters.design import Design, GroupDesign
+from spatialclusters.errors import SpecError
 from spatialclusters.parameters import (
     WIDE,
     class_sigma,
@@ -74,6 +75,11 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
         ``cor(g)`` (pair), ``effect(g)`` (level, column), ``sigma`` and what the
         likelihood adds.
 
+    Raises
+    ------
+    SpecError
+        The weights are estimated.
+
     References
     ----------
     Gelman et al. (2013), Bayesian Data Analysis, chapter 15;
@@ -94,6 +100,9 @@ def build_model(spec: ModelSpec, design: Design) -> pm.Model:
     """
     import pymc as pm
 
+    if design.psi is not None:
+        msg = "engine full: got weights that are estimated; expected given ones."
+        raise SpecError(f"{msg} Use engine collapsed, or give weights that are fixed.")
     priors = model_priors(spec, design)
     coords = {"obs": np.arange(design.n_rows), "term": list(design.terms)}
     with pm.Model(coords=coords | hyperparameter_coords(spec, design)) as model:

@@ -256,7 +256,12 @@ def _dimensions(
 
     scalars = ["intercept", "sigma", "size.share", "size.power", "sd(log sigma)", "nu"]
     scalars += dependence_names(spec)
+    psi = design.psi
+    scalars += [psi.parameter] if psi is not None and psi.nodes else []
     known: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {name: ((), {}) for name in scalars}
+    if psi is not None and not psi.nodes:
+        labels = np.array(psi.labels, dtype=object)
+        known[psi.parameter] = (("matrix",), {"matrix": labels})
     known["coefficient"] = (("term",), {"term": np.array(design.terms, dtype=object)})
     for group in design.groups:
         column = f"column({group.name})"

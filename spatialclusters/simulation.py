@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from spatialclusters.blends import Combination
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.errors import SpecError
 from spatialclusters.parameters import model_priors, noise_clusters, relative_size, sd_names
 from spatialclusters.processes import FIELDS, outcome_process
 from spatialclusters.result import Fit
 from spatialclusters.spec import ModelSpec, Prior
-from spatialclusters.spec.distributions import Lkj
+from spatialclusters.spec.distributions import Dirichlet, Lkj
 
 __all__ = [
     "draw_parameters",
@@ -37,14 +38,14 @@ def linear_predictor(design: Design, parameters: Mapping[str, np.ndarray]) -> np
         N rows; covariates enter centered at their sample means.
     parameters
         ``intercept``, ``coefficient`` (term) and ``effect(g)`` (level, column) in
-        raw units, as a fit's posterior names them.
+        raw units, as a fit's posterior names them, and ``delta`` or ``share`` of an estimated W.
 
     Returns
     -------
     numpy.ndarray
         Shape (N,), in the unit of the response.
     """
-    centered = design.X - design.data["center"].values
+    centered = design.covariates(parameters) - design.data["center"].values
     mean: np.ndarray = np.full(design.n_rows, float(parameters.get("intercept", 0.0)))
     if design.terms:
         mean += centered @ parameters["coefficient"]
@@ -194,6 +195,9 @@ def draw_parameters(
     if space is not None:
         for name in space.parameters:
             parameters[name] = np.array(_draw_dependence(drawn[name], space.support, rng))
+    if design.psi is not None:
+        name = design.psi.parameter
+        parameters[name] = _draw_weights(design.psi, drawn[name], rng)
     return parameters | _draw_noise(spec, design, one, rng)
 
 
@@ -217,6 +221,14 @@ def _draw_dependence(prior: Prior, support: tuple[float, float], rng: np.random.
         lower, upper = support
         return float(lower + (upper - lower) * rng.beta(prior.a, prior.b))
     return _draw("a dependence", prior, rng)
+
+
+def _draw_weights(psi: Combination, prior: Prior, rng: np.random.Generator) -> np.ndarray:
+    """Draw the parameter of an estimated W."""
+    if psi.nodes:
+        return np.array(_draw_dependence(prior, psi.support, rng))
+    assert isinstance(prior, Dirichlet)  # the spec allows no other
+    return np.asarray(rng.dirichlet(np.full(len(psi.labels), prior.concentration)))
 
 
 def lkj_correlation(size: int, eta: float, rng: np.random.Generator) -> np.ndarray:

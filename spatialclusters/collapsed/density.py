@@ -25,7 +25,7 @@ from jax.scipy.linalg import solve_triangular
 
 from spatialclusters.collapsed.cells import eliminate_cells, weigh, weigh_classes
 from spatialclusters.collapsed.elimination import eliminate
-from spatialclusters.collapsed.layout import Bucket, Layout, Problem, Theta
+from spatialclusters.collapsed.layout import BlendedColumns, Bucket, Layout, Problem, Theta
 from spatialclusters.collapsed.plan import Factor
 
 __all__ = [
@@ -100,7 +100,7 @@ def normal_equations(layout: Layout, sums: Mapping[str, Any], theta: Theta) -> N
     weight = theta.sigma**-2.0
     log_det = -(sums["rows"] @ jnp.log(weight))
     if problem.space is not None:
-        log_det -= 2.0 * problem.space.log_jacobian(theta.spatial, jnp)
+        log_det -= 2.0 * problem.space.log_jacobian(theta.spatial, jnp, sums.get("links"))
     if problem.lags_noise:
         slope = theta.spatial["lambda"]
         weight = jnp.concatenate([weight, -slope * weight, slope**2 * weight])
@@ -164,11 +164,34 @@ def normal_equations(layout: Layout, sums: Mapping[str, Any], theta: Theta) -> N
 
 
 def response_column(problem: Problem, theta: Theta, columns: Any) -> Any:
-    """Merge the last two columns, y and L y, into the filtered response where it is lagged."""
+    """Contract raw columns to those of the coefficients and the filtered response.
+
+    The last two, y and L y, become one where the response is lagged; with an estimated W all
+    that depends on it is contracted by a matrix of its coefficients.
+    """
+    if problem.blend is not None:
+        return columns @ _contraction(problem, problem.blend, theta)
     if not problem.lags_response:
         return columns
     filtered = columns[..., -2:-1] - theta.spatial["rho"] * columns[..., -1:]
     return jnp.concatenate([columns[..., :-2], filtered], axis=-1)
+
+
+def _contraction(problem: Problem, blend: BlendedColumns, theta: Theta) -> Any:
+    """Return the matrix from raw columns to coefficients and response, (raw, p + 1)."""
+    p, at = problem.X.shape[1], np.array(blend.at, dtype=int)
+    c = blend.psi.coefficients(theta.spatial[blend.psi.parameter], jnp)
+    k = len(blend.psi.labels)
+    fixed = np.setdiff1d(np.arange(p), at)
+    out = jnp.zeros((problem.n_raw, p + 1)).at[np.arange(len(fixed)), fixed].set(1.0)
+    rows = len(fixed) + np.arange(len(at) * k).reshape(len(at), k)
+    out = out.at[rows, at[:, None]].set(jnp.broadcast_to(c, rows.shape))
+    out = out.at[rows, p].set(-blend.mean[:, None] * c)
+    response = len(fixed) + rows.size
+    out = out.at[response, p].set(1.0)
+    if problem.lags_response:
+        out = out.at[response + 1 + np.arange(k), p].set(-theta.spatial["rho"] * c)
+    return out
 
 
 class _Unblocked(NamedTuple):

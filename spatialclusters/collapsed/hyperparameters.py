@@ -19,6 +19,7 @@ from spatialclusters.parameters import (
     hyperparameter_coords,
     model_priors,
     scale_root,
+    weights_parameter,
 )
 from spatialclusters.processes import dependence_names, supports
 from spatialclusters.spec import ModelSpec
@@ -36,8 +37,9 @@ def hyperparameter_model(spec: ModelSpec, design: Design) -> tuple[pm.Model, lis
     -------
     tuple
         The model, and the symbolic values that make up theta: the standard deviation of
-        every noise class, the root of each group that is not fixed, and the parameters of
-        spatial dependence in the order of :func:`~spatialclusters.processes.supports`.
+        every noise class, the root of each group that is not fixed, the parameters of
+        spatial dependence in the order of :func:`~spatialclusters.processes.supports`, and that
+        of an estimated W.
     """
     import pymc as pm
 
@@ -53,6 +55,9 @@ def hyperparameter_model(spec: ModelSpec, design: Design) -> tuple[pm.Model, lis
             dependence(name, priors[name].prior, support)
             for name, support in supports(spec, design).items()
         ]
+        if design.psi is not None:
+            prior = priors[design.psi.parameter].prior
+            spatial.append(weights_parameter(design.psi, prior))
     return model, [sigma, *roots, *spatial]
 
 
@@ -61,7 +66,8 @@ def theta_of(spec: ModelSpec, design: Design, values: list[Any]) -> Theta:
     free = [group.name for group in design.groups if group.effect != "fixed"]
     wide = np.full((1, 1), WIDE * float(design.y.std(ddof=1)))
     roots: Mapping[str, Any] = dict(zip(free, values[1:], strict=False))
-    spatial = dict(zip(dependence_names(spec), values[1 + len(free) :], strict=True))
+    names = dependence_names(spec) + ([] if design.psi is None else [design.psi.parameter])
+    spatial = dict(zip(names, values[1 + len(free) :], strict=True))
     return Theta(values[0], {g.name: roots.get(g.name, wide) for g in design.groups}, spatial)
 
 
@@ -86,8 +92,8 @@ def build_collapsed_model(spec: ModelSpec, design: Design) -> pm.Model:
     Returns
     -------
     pymc.Model
-        Variables ``sd(g)`` (column), ``cor(g)`` (pair), ``sigma``, what the noise adds, and
-        the parameters of spatial dependence.
+        Variables ``sd(g)`` (column), ``cor(g)`` (pair), ``sigma``, what the noise adds,
+        the parameters of spatial dependence, and ``delta`` or ``share`` of an estimated W.
 
     Examples
     --------

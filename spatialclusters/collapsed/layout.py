@@ -6,17 +6,19 @@ Blocks of similar width share a *bucket*: arrays padded to the widest block in i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
+from spatialclusters.blends import Combination
 from spatialclusters.collapsed.plan import Factor, Plan, make_plan
 from spatialclusters.processes.outcome import Outcome
 
 __all__ = [
+    "BlendedColumns",
     "Bucket",
     "ByClass",
     "Constraint",
@@ -31,6 +33,28 @@ _MAX_BUCKETS = 4
 
 
 @dataclass(frozen=True, eq=False)
+class BlendedColumns:
+    r"""Columns of X that depend on an estimated W: :math:`\sum_k c_k(\psi)` times those at W_k.
+
+    Attributes
+    ----------
+    psi
+        c as a function of :math:`\psi`.
+    at
+        Positions in X, possibly none.
+    values
+        Whitened columns at each matrix, (K, N, number of positions).
+    mean
+        Prior means of their coefficients in prior standard deviations.
+    """
+
+    psi: Combination
+    at: tuple[int, ...]
+    values: np.ndarray
+    mean: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     r"""A Gaussian linear mixed model over N rows, in whitened coefficients.
 
@@ -38,7 +62,8 @@ class Problem:
     flat elsewhere: columns of X are multiplied by prior standard deviations, and
     ``shift`` is the mean at prior means. ``classes`` is the noise class of every row.
     With ``space``, y stands for :math:`(I - \rho L) y` and the noise for
-    :math:`(I - \lambda L)^{-1}` noise, as its parameters say.
+    :math:`(I - \lambda L)^{-1}` noise, as its parameters say. With ``blend`` some columns of
+    X depend on :math:`\psi`; X is then that of the reference, and ``shift`` lacks them.
     """
 
     X: np.ndarray
@@ -48,6 +73,34 @@ class Problem:
     classes: np.ndarray
     n_classes: int
     space: Outcome | None = None
+    blend: BlendedColumns | None = None
+
+    def at(self, values: Mapping[str, Any]) -> Problem:
+        """Return the problem at the parameter of W among ``values``, no longer a blend."""
+        if self.blend is None:
+            return self
+        psi, at = self.blend.psi, list(self.blend.at)
+        c = psi.coefficients(np.asarray(values[psi.parameter], dtype=float))
+        X, space = self.X.copy(), self.space
+        X[:, at] = np.tensordot(c, self.blend.values, 1)
+        shift = self.shift + X[:, at] @ self.blend.mean
+        space = None if space is None else space.at(values)
+        return replace(self, X=X, shift=shift, space=space, blend=None)
+
+    @property
+    def n_lags(self) -> int:
+        """Number of lags of the response: none, one, or one for every matrix of a blend."""
+        if not self.lags_response:
+            return 0
+        return 1 if self.blend is None else len(self.blend.psi.labels)
+
+    @property
+    def n_raw(self) -> int:
+        """Number of columns that sums are kept of: coefficients, response, and its lags."""
+        columns = self.X.shape[1] + 1 + self.n_lags
+        if self.blend is None:
+            return columns
+        return columns + len(self.blend.at) * (len(self.blend.psi.labels) - 1)
 
     @property
     def lags_response(self) -> bool:
@@ -63,7 +116,8 @@ class Problem:
 class Theta(NamedTuple):
     """Hyperparameters: ``sigma`` by noise class; ``roots`` A of each factor, A A' its covariance.
 
-    ``spatial`` holds ``rho``, ``lambda`` and the parameters of surfaces by name.
+    ``spatial`` holds ``rho``, ``lambda``, the parameters of surfaces, and that of an estimated
+    W, by name.
     """
 
     sigma: Any
@@ -143,8 +197,8 @@ class Layout:
 
     @property
     def n_sums(self) -> int:
-        """Number of columns that rows are summed over: coefficients, response, perhaps its lag."""
-        return self.n_columns + 1 + self.problem.lags_response
+        """Number of columns that rows are summed over."""
+        return self.problem.n_raw
 
     @property
     def local_width(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spatialclusters.collapsed.layout import Problem
+from spatialclusters.collapsed.layout import BlendedColumns, Problem
 from spatialclusters.collapsed.plan import Factor, Surface
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.parameters import group_columns, model_priors, noise_classes
@@ -76,7 +76,18 @@ def mixed_model(spec: ModelSpec, design: Design) -> Problem:
         for group in design.groups
     )
     space = outcome_process(spec, design)
-    return Problem(X * sd, X @ mean, proper, factors, codes, len(labels), space)
+    shift, blend = X @ mean, None
+    if design.psi is not None:
+        at = [position + int(design.intercept) for position in design.blended]
+        fixed = np.setdiff1d(np.arange(X.shape[1]), at)
+        shift = X[:, fixed] @ mean[fixed]
+        columns = np.zeros((len(design.psi.labels), design.n_rows, 0))
+        if at:
+            center, scale = (design.data[name].values for name in ("center", "scale"))
+            inside = list(design.blended)
+            columns = (design.data["X_blend"].values - center[inside]) / scale[inside] * sd[at]
+        blend = BlendedColumns(design.psi, tuple(at), columns, mean[at] / sd[at])
+    return Problem(X * sd, shift, proper, factors, codes, len(labels), space, blend)
 
 
 def surface(design: Design, group: GroupDesign) -> Surface | None:

@@ -6,7 +6,8 @@ they are plain arrays, with several they are kept by class, as
 
 Spatial noise filters all columns by :math:`I - \lambda L`, which makes every sum quadratic
 in :math:`\lambda`: three classes for each, of weights :math:`w_h (1, -\lambda, \lambda^2)`.
-A lagged response is one more column, :math:`L y`.
+A lagged response is one more column, :math:`L y`. With an estimated W every column that depends
+on it is kept at each of the K matrices, the raw columns of the density.
 """
 
 from __future__ import annotations
@@ -34,12 +35,8 @@ def statistics(layout: Layout, y: np.ndarray) -> dict[str, Any]:
         Response of the N rows.
     """
     problem = layout.problem
-    plain = [problem.X, y - problem.shift]
-    if problem.lags_response:
-        assert problem.space is not None
-        plain.append(problem.space.lag @ y)
     weighted = _Weighted(problem, np.ones(len(y), dtype=bool))
-    columns = np.column_stack(plain)
+    columns = _raw_columns(problem, y)
     both = weighted.columns(columns)
     outer = weighted.columns(_incidence(layout.outer, len(y)))
     tree: dict[str, Any] = {
@@ -61,9 +58,26 @@ def statistics(layout: Layout, y: np.ndarray) -> dict[str, Any]:
             ]
         )
         tree["unplaced"] = np.array([_unplaced(layout, c.factor) for c in layout.constraints])
+    if problem.space is not None and problem.space.blend is not None:
+        tree["links"] = list(problem.space.blend.determinant.values)
     for k, bucket in enumerate(layout.buckets):
         tree["buckets"].append(_bucket(layout, k, bucket, columns))
     return tree
+
+
+def _raw_columns(problem: Problem, y: np.ndarray) -> np.ndarray:
+    """Return coefficients' columns, response, and its lags: those of a blend matrix by matrix."""
+    blend, lags = problem.blend, []
+    if problem.lags_response:
+        assert problem.space is not None
+        whole = problem.space.blend
+        lags = [lag @ y for lag in ((problem.space.lag,) if whole is None else whole.parts)]
+    if blend is None:
+        return np.column_stack([problem.X, y - problem.shift, *lags])
+    fixed = np.setdiff1d(np.arange(problem.X.shape[1]), blend.at)
+    # term by term, and matrix by matrix within
+    varying = blend.values.transpose(1, 2, 0).reshape(len(y), -1)
+    return np.column_stack([problem.X[:, fixed], varying, y - problem.shift, *lags])
 
 
 class _Columns(NamedTuple):
