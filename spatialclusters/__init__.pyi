@@ -32,6 +32,7 @@ from .measures import compute_measures as compute_measures
 from .measures import location_quotient as location_quotient
 from .neighbors import contiguity as contiguity
 from .neighbors import distance_band as distance_band
+from .neighbors import distance_decay as distance_decay
 from .neighbors import knn as knn
 from .panel import Panel as Panel
 from .panel import read_panel as read_panel
@@ -51,4 +52,5 @@ from .spillovers import impacts as impacts
 from .spillovers import regional_impacts as regional_impacts
 from .weights import Weights as Weights
 from .weights import align as align
+from .weights import mix_weights as mix_weights
 from .weights import read_weights as read_weights

@@ -20,6 +20,7 @@ import pandas as pd
 import scipy.linalg
 from scipy import sparse
 
+from spatialclusters.collapsed.layout import Problem
 from spatialclusters.collapsed.problem import mixed_model, why_not_collapsed
 from spatialclusters.errors import FitError, listing
 from spatialclusters.likelihood import theta_at
@@ -180,14 +181,19 @@ class _System:
         self.fit = fit
         self.problem = mixed_model(fit.spec, fit.design)
         self.cell = self._cells()
-        X = sparse.csr_array(self.problem.X)
-        columns, self.bases = [X], []
+        self.effects: list[sparse.csr_array] = []
+        self.bases = []
         for factor in self.problem.factors:
             basis = None if factor is self.cell else _free_basis(factor)
             self.bases.append(basis)
             if factor is not self.cell:
-                columns.append(sparse.csr_array(_incidence(factor) @ basis))
-        self.columns = sparse.csr_array(sparse.hstack(columns, format="csr"))
+                self.effects.append(sparse.csr_array(_incidence(factor) @ basis))
+        self.columns = self._columns(self.problem)
+
+    def _columns(self, problem: Problem) -> sparse.csr_array:
+        """Return the columns of coefficients and effects, (N, unknowns)."""
+        X = sparse.csr_array(problem.X)
+        return sparse.csr_array(sparse.hstack([X, *self.effects], format="csr"))
 
     def _cells(self) -> Any:
         """Return the intercept-only factor with the most levels, if noise is independent."""
@@ -204,7 +210,9 @@ class _System:
         self, parameters: Mapping[str, np.ndarray], members: Sequence[np.ndarray]
     ) -> np.ndarray:
         """Return the log density of each unit given all others, at one draw, (units,)."""
-        problem, design = self.problem, self.fit.design
+        problem, design, columns = self.problem.at(parameters), self.fit.design, self.columns
+        if problem is not self.problem:  # X depends on an estimated W
+            columns = self._columns(problem)
         theta = theta_at(self.fit, parameters)
         weights = np.asarray(theta.sigma)[problem.classes] ** -2.0
         noise = self._noise_precision(theta, weights)
@@ -214,8 +222,8 @@ class _System:
             rho = float(theta.spatial["rho"])
             filtered = filtered - rho * (problem.space.lag @ design.y)
             A = sparse.csr_array(A - rho * problem.space.lag.matrix)
-        right = sparse.csr_array(noise @ self.columns)
-        system = (self.columns.T @ right).toarray() + self._prior_precision(theta)
+        right = sparse.csr_array(noise @ columns)
+        system = (columns.T @ right).toarray() + self._prior_precision(theta)
         root = np.linalg.cholesky(system)
         residual = noise @ filtered
         half = scipy.linalg.solve_triangular(root, right.T @ filtered, lower=True)

@@ -164,7 +164,19 @@ def fit_design(
     progress: bool = False,
     timings: dict[str, Any] | None = None,
 ) -> Fit:
-    """Sample a model whose design is already there, as simulations do."""
+    """Sample a model whose design is already there, as simulations do.
+
+    Raises
+    ------
+    SamplingError
+        The full engine is to estimate the weights; a chain failed, or the resumed run was
+        another one.
+    """
+    if settings.engine == "full" and design.psi is not None:
+        reason = why_not_collapsed(spec)
+        got = f"; this model cannot be collapsed: {reason}" if reason else ""
+        msg = f"engine full: got weights that are estimated{got}. Use engine collapsed, which can "
+        raise SamplingError(f"{msg}estimate them, or give weights that are fixed.")
     folder = Path(checkpoint) if checkpoint else Path(tempfile.mkdtemp(prefix="spatialclusters-"))
     if not checkpoint:
         folder.rmdir()
