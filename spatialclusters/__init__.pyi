@@ -38,6 +38,8 @@ from .panel import Panel as Panel
 from .panel import read_panel as read_panel
 from .predictions import counterfactual as counterfactual
 from .predictions import predict as predict
+from .ranges import spillover_range as spillover_range
+from .ranges import uninformed_weights as uninformed_weights
 from .reporting import write_report as write_report
 from .result import Fit as Fit
 from .result import load_fit as load_fit

@@ -346,7 +346,9 @@ def blend_from_arrays(
     """Return the blend that ``to_arrays`` wrote, over n regions."""
     at = arrays["pair_focal"], arrays["pair_neighbor"]
     if attributes["kind"] == "mixture":
-        parts = [_canonical(sparse.csr_array((w, at), shape=(n, n))) for w in arrays["basis_weight"]]
+        parts = [
+            _canonical(sparse.csr_array((w, at), shape=(n, n))) for w in arrays["basis_weight"]
+        ]
         return Mixture(tuple(map(str, attributes["labels"])), tuple(parts))
     low, high = map(float, attributes["support"])
     return Decay(

@@ -427,7 +427,9 @@ def _blend_notes(spec: ModelSpec, weights: Weights | None, psi: Combination | No
         return []
     notes = []
     if psi is None:
-        notes.append("the model has no lag that would estimate W: the reference matrix stands for it")
+        notes.append(
+            "the model has no lag that would estimate W: the reference matrix stands for it"
+        )
     if any(name.startswith("neighbor_strength") for name in spec.parsed_formula.variables):
         notes.append("neighbor_strength is that of the reference matrix, not of the estimated W")
     structured = [name for name, group in spec.groups.items() if group.structure != "iid"]

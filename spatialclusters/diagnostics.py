@@ -16,6 +16,7 @@ from spatialclusters.effects import (
     group_effects,
     specialization,
 )
+from spatialclusters.ranges import uninformed_weights
 from spatialclusters.result import Fit
 from spatialclusters.simulation import (
     expected_response,
@@ -72,7 +73,8 @@ def check(fit: Fit) -> Check:
     above 0.3; no chain at the maximum tree depth in more than 1 % of its draws. With the
     collapsed engine the Pareto k of the warm start is shown as well (see
     :func:`spatialclusters.collapsed.mode.importance`): below 0.5 trajectories are three steps
-    long and their depth is not judged; a large one means that only NUTS can be believed.
+    long and their depth is not judged; a large one means that only NUTS can be believed. Of
+    estimated weights it is said whether the data know them: that is no fault of the sampling.
 
     References
     ----------
@@ -80,6 +82,7 @@ def check(fit: Fit) -> Check:
     """
     rows = [*_headline_checks(fit), *_family_checks(fit), *_sampler_checks(fit)]
     rows += list(_warm_start_check(fit))
+    rows += list(_weights_check(fit))
     return Check(pd.DataFrame(rows, columns=["check", "value", "expected", "passed", "advice"]))
 
 
@@ -234,3 +237,11 @@ def _warm_start_check(fit: Fit) -> Iterator[tuple[Any, ...]]:
         True,
         "",
     )
+
+
+def _weights_check(fit: Fit) -> Iterator[tuple[Any, ...]]:
+    if fit.design.psi is None:
+        return
+    nothing = uninformed_weights(fit)
+    expected = "any; a posterior like the prior is no finding"
+    yield "estimated weights", nothing or "the data narrow them", expected, True, ""

@@ -51,6 +51,8 @@ EFFECTS: Final = (
     "change",
     "speed",
     "half_life",
+    "half_distance",
+    "mean_distance",
     "per_sd",
     "per_sd_within",
     "p25_p75",

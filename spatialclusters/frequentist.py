@@ -152,7 +152,13 @@ def fit_frequentist(
     found = [("fixed effects", c) for c in within] + [("OLS", c) for c in pooled]
     return Frequentist(
         estimates=estimates_frame(row for pair in found for row in _rows(design, spec, *pair)),
-        notes=(*notes, *within_notes, "OLS pools all rows and has no group effects.", moran_note),
+        notes=(
+            *notes,
+            *_reference(design),
+            *within_notes,
+            "OLS pools all rows and has no group effects.",
+            moran_note,
+        ),
         rows_digest=design.rows_digest,
         n_rows=design.n_rows,
         moran=moran,
@@ -162,6 +168,14 @@ def fit_frequentist(
         left_out=tuple(left),
         weights=design.weights.kind if design.weights else None,
     )
+
+
+def _reference(design: Design) -> list[str]:
+    """Say which W stands in for one that only the posterior estimates."""
+    if design.psi is None:
+        return []
+    what = "equal shares" if design.psi.parameter == "share" else "the middle of delta's range"
+    return [f"Lags are those of the reference W ({what}): W is estimated by the posterior only."]
 
 
 def _plan(

@@ -21,8 +21,8 @@ __all__ = [
     "BlendedLag",
     "LevelGraph",
     "RowLag",
-    "block_weights",
     "blended_lag",
+    "block_weights",
     "level_graph",
     "row_lag",
 ]

@@ -306,9 +306,7 @@ class DenseDeterminant:
         return out
 
 
-def dense_determinant(
-    pattern: sparse.csr_array, values: NDArray[np.float64]
-) -> DenseDeterminant:
+def dense_determinant(pattern: sparse.csr_array, values: NDArray[np.float64]) -> DenseDeterminant:
     """Lay out log determinants of combinations of K matrices with entries on one pattern.
 
     Parameters

@@ -96,9 +96,7 @@ def resolve_priors(
             message = f"{name}: got the standard deviation {sd}; expected a positive number."
             raise SpecError(f"{message} Remove the constant column.")
     resolved = {}
-    for name, stated, default in _defaults(
-        spec, response_sd, covariate_sd, groups, weights
-    ):
+    for name, stated, default in _defaults(spec, response_sd, covariate_sd, groups, weights):
         own = next((spec.priors[key] for key in (name, *stated) if key in spec.priors), None)
         source = "default" if own is None else "model file"
         resolved[name] = ResolvedPrior(name, own or default, source)

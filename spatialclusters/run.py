@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import platform
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from spatialclusters.errors import SamplingError
 from spatialclusters.linkages import read_linkages
 from spatialclusters.neighbors import parse_weights
 from spatialclusters.panel import Panel
+from spatialclusters.ranges import uninformed_weights
 from spatialclusters.result import Fit, assemble, kept_variables
 from spatialclusters.sampling import Settings, sample
 from spatialclusters.spec import ModelSpec
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_settings", "default_weights", "fit", "fit_design"]
 
+_LOG = logging.getLogger(__name__)
 _RECORDED: Final = (
     "pymc", "pytensor", "jax", "jaxlib", "numpyro", "numpy", "scipy", "pandas", "xarray",
     "libpysal", "arviz", "pyfixest", "spreg",
@@ -210,6 +213,8 @@ def fit_design(
     )
     if not checkpoint:
         shutil.rmtree(folder)
+    if nothing := uninformed_weights(result):
+        _LOG.warning("fit: %s", nothing)
     return result
 
 

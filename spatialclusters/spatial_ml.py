@@ -192,6 +192,8 @@ def _space(design: Design) -> tuple[Spectrum, str, list[str]]:
     what = "one block of W per cluster" if "row_cluster" in design.data else "W"
     kind = f"{weights.kind}, {'standardized' if weights.row_standardized else 'raw'} rows"
     notes = [f"Spatial models: {what} over the sample ({kind}, {lag.isolates} without neighbors)."]
+    if design.psi is not None:
+        notes.append("W is the reference of weights that only the posterior estimates.")
     groups = ", ".join(group.name for group in design.groups)
     notes += [f"Group effects and means are in no spatial model: {groups}."] if groups else []
     return spectrum(lag.matrix), weights.kind, notes

@@ -16,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from numpy.polynomial.chebyshev import chebinterpolate, chebval
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
@@ -45,6 +47,8 @@ ORDERS: Final = 5
 """Highest order of neighbors that :func:`impacts` reports."""
 
 _DEGREES: Final = (16, 32, 64, 128)
+_FEW_CELLS: Final = 100  # up to so many cells impacts of an estimated W are taken at all draws,
+_FEW_DRAWS: Final = 1200  # with more at evenly spaced ones, about so many
 _AGREEMENT: Final = 1e-11  # relative: what the last coefficients of an interpolation may be
 
 
@@ -61,6 +65,10 @@ class _Space:
     def __init__(self, fit: Fit) -> None:
         assert fit.design.lag is not None  # terms and processes with lags need weights
         self.lag: RowLag = fit.design.lag
+        self.blend, self.c = fit.design.blended_lag, np.empty(0)
+        if (psi := fit.design.psi) is not None:
+            self.c = psi.coefficients(fit.draws(psi.parameter))
+            self.psi = fit.draws(psi.parameter)
         self.rho = fit.draws("rho") if "rho" in fit.posterior else None
 
     @cached_property
@@ -75,7 +83,16 @@ class _Space:
 
     def _sums(self, counts: np.ndarray) -> _Sums:
         # the diagonal of S W (I - rho W)^-1 M, over rows, is that of W (I - rho W)^-1, over cells
-        reach, n = self.lag.weights @ np.ones(len(counts)), counts.sum()
+        n = counts.sum()
+        if self.blend is not None:
+
+            def sums(lag: RowLag, rho: float) -> np.ndarray:
+                spread = _filter(lag.weights, rho).solve(lag.weights @ np.ones(len(counts)))
+                return np.array([_diagonal(lag.weights, rho).sum() / n, counts @ spread / n])
+
+            both = self.along(sums)
+            return _Sums(both(0), both(1))
+        reach = self.lag.weights @ np.ones(len(counts))
         if self.rho is None:
             return _Sums(0.0, counts @ reach / n)
         return _Sums(self._trace / n, total(self.lag.spectrum, self.rho, counts, reach) / n)
@@ -87,32 +104,52 @@ class _Space:
     def within(self, codes: np.ndarray) -> Callable[[int], Any]:
         """Return, by level, B's mean diagonal over its rows; levels are whole components of L."""
         known, sizes = [], np.bincount(codes)
-        for level in range(len(sizes)):
-            inside = np.unique(self.lag.cell[codes == level])
+        cells = [np.unique(self.lag.cell[codes == level]) for level in range(len(sizes))]
+        if self.blend is not None:
+
+            def diagonals(lag: RowLag, rho: float) -> np.ndarray:
+                own = _diagonal(lag.weights, rho)
+                return np.array([own[inside].sum() for inside in cells]) / sizes
+
+            return self.along(diagonals)
+        for inside in cells:
             part = self.lag.weights[inside][:, inside]
             circular = connected_components(part, connection="strong")[0] < len(inside)
             known.append(spectrum(part) if circular else None)  # else nothing comes back
 
-        def traces(rho: float) -> np.ndarray:
-            return np.array([0.0 if part is None else trace_lag(part, rho) for part in known])
+        def traces(_: RowLag, rho: float) -> np.ndarray:
+            found = [0.0 if part is None else trace_lag(part, rho) for part in known]
+            return np.array(found) / sizes
 
-        return self.along(lambda rho: traces(rho) / sizes)
+        return self.along(traces)
 
-    def along(self, function: Callable[[float], np.ndarray]) -> Callable[[int], Any]:
-        r"""Return element i of a function of rho at all draws, by Chebyshev interpolation.
+    def along(self, function: Callable[[RowLag, float], np.ndarray]) -> Callable[[int], Any]:
+        r"""Return element i of a function of L and rho at all draws.
 
-        In :math:`t = \tanh^{-1}(\rho r)`, with r the spectral radius, what
+        With an estimated W it is computed draw by draw, or from the matrices where rho is zero:
+        the function is linear in L then. Otherwise it is interpolated by Chebyshev polynomials: in
+        :math:`t = \tanh^{-1}(\rho r)`, with r the spectral radius, what
         :math:`1 - \rho^2 r^2` leaves of sums over B is smooth up to the ends of the support.
         """
+        if self.blend is not None:
+            if self.rho is None:
+                parts = np.stack([function(part, 0.0) for part in self.blend.parts])
+                return lambda i: np.asarray(self.c @ parts[:, i])
+            by_draw = [
+                function(self.blend.at(self.psi[at]), float(self.rho[at]))
+                for at in np.ndindex(self.rho.shape)
+            ]
+            table = np.stack(by_draw).reshape(*self.rho.shape, -1)
+            return lambda i: table[..., i]
         if self.rho is None:
-            return function(0.0).__getitem__
+            return function(self.lag, 0.0).__getitem__
         radius = self.lag.spectrum.radius
         t = np.arctanh(self.rho * radius)
         middle, half = (t.min() + t.max()) / 2, max(np.ptp(t) / 2, 1e-3)
 
         def damped(nodes: Any) -> Any:
             rhos = np.tanh(middle + half * nodes) / radius
-            return np.stack([function(rho) * (1.0 - (rho * radius) ** 2) for rho in rhos])
+            return np.stack([function(self.lag, rho) * (1.0 - (rho * radius) ** 2) for rho in rhos])
 
         for degree in _DEGREES:
             found = chebinterpolate(damped, degree)
@@ -126,6 +163,30 @@ class _Space:
     def impact(self, beta: np.ndarray, theta: np.ndarray, share: Any) -> np.ndarray:
         """Return the mean of P's diagonal or row sums from that of B's."""
         return np.asarray(beta + self.passed_on(beta, theta) * share)
+
+
+_KNOWN: WeakKeyDictionary[Fit, tuple[Fit | None, _Space]] = WeakKeyDictionary()
+
+
+def _space(fit: Fit) -> tuple[Fit, _Space]:
+    """Return the lag of a fit, and the fit at the draws it is known at: fewer if each is dear.
+
+    That is where the response is lagged by an estimated W, which takes a dense solve a draw.
+    """
+    if fit.design.blended_lag is None:
+        return fit, _Space(fit)
+    if fit not in _KNOWN:
+        thinner, draws = None, fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"]
+        cells = len(fit.design.blended_lag.parts[0].counts)
+        if "rho" in fit.posterior and cells > _FEW_CELLS and draws > _FEW_DRAWS:
+            kept = fit.posterior.isel(draw=slice(None, None, -(-draws // _FEW_DRAWS)))
+            names = ("constant_data", "weights")
+            nodes = {name: fit.tree[name].to_dataset() for name in names}
+            root = xr.Dataset(attrs=fit.tree.attrs)
+            thinner = Fit(xr.DataTree.from_dict({"/": root, "posterior": kept, **nodes}))
+        _KNOWN[fit] = thinner, _Space(thinner or fit)
+    known, space = _KNOWN[fit]
+    return known or fit, space
 
 
 def has_lags(fit: Fit) -> bool:
@@ -145,7 +206,8 @@ def impact_terms(fit: Fit) -> list[str]:
 def impacts(fit: Fit, by: str = "overall", *, term: str | None = None) -> pd.DataFrame:
     r"""Return direct, indirect and total impacts of every covariate.
 
-    Where slopes vary by group these are impacts of the common slope.
+    Where slopes vary by group these are impacts of the common slope. With a response lagged by an
+    estimated W over more than 100 cells they rest on some 1,200 evenly spaced draws.
 
     Parameters
     ----------
@@ -218,13 +280,22 @@ def impacts_by_order(fit: Fit, term: str) -> tuple[np.ndarray, np.ndarray]:
         The model has no lags, or no such covariate.
     """
     _wanted(fit, term)
-    space, (beta, theta) = _Space(fit), _slopes(fit, term)
+    fit, space = _space(fit)
+    beta, theta = _slopes(fit, term)
     passed, reach = space.passed_on(beta, theta), space.lag.counts / space.lag.n_rows
-    orders, walks = [beta], np.ones(len(reach))
-    for k in range(1, ORDERS + 1 if space.rho is not None else 2):
-        walks = space.lag.weights @ walks
-        decay = 1.0 if space.rho is None else space.rho ** (k - 1)
-        orders.append(decay * passed * (reach @ walks))
+    orders, last = [beta], ORDERS if space.rho is not None else 1
+
+    def walks(lag: RowLag, rho: float) -> np.ndarray:  # noqa: ARG001
+        here, found = np.ones(len(reach)), []
+        for _ in range(last):
+            here = lag.weights @ here
+            found.append(reach @ here)
+        return np.array(found)
+
+    fixed = walks(space.lag, 0.0).__getitem__ if space.blend is None else space.along(walks)
+    for k in range(last):
+        decay = 1.0 if space.rho is None else space.rho**k
+        orders.append(decay * passed * fixed(k))
     return np.stack(orders), space.impact(beta, theta, space.rows.everywhere)
 
 
@@ -243,7 +314,9 @@ def term_impacts(fit: Fit, term: str) -> Iterator[tuple[str, np.ndarray, Moments
     """
     position = fit.design.terms.index(term)
     beta, theta = _slopes(fit, term)
-    space = _Space(fit) if has_lags(fit) else None
+    space = None
+    if has_lags(fit):
+        fit, space = _space(fit)
     back = space is not None and space.rho is not None
     moments = None if back else at_level(fit.moments("coefficient"), position)
     yield "overall", beta if space is None else space.impact(beta, theta, space.rows.here), moments
@@ -288,11 +361,12 @@ def regional_impacts(fit: Fit, term: str | None = None) -> pd.DataFrame:
     FitError
         The model has no lags, or no such covariate.
     """
-    terms, space = _wanted(fit, term), _Space(fit)
+    terms = _wanted(fit, term)
+    fit, space = _space(fit)
     names, codes = np.unique(fit.design.data["row_region"].values.astype(str), return_inverse=True)
 
-    def means(rho: float) -> np.ndarray:
-        sums = (np.bincount(codes, each) for each in _row_sums(space.lag, rho))
+    def means(lag: RowLag, rho: float) -> np.ndarray:
+        sums = (np.bincount(codes, each) for each in _row_sums(lag, rho))
         return np.concatenate(list(sums)) / np.tile(np.bincount(codes), 2)
 
     shares = space.along(means)
@@ -309,11 +383,16 @@ def regional_impacts(fit: Fit, term: str | None = None) -> pd.DataFrame:
 def _row_sums(lag: RowLag, rho: float) -> tuple[np.ndarray, np.ndarray]:
     """Return row and column sums of B without its diagonal, each (N,)."""
     W, counts = lag.weights, lag.counts
-    factors = splu(sparse.csc_array(sparse.eye_array(len(counts)) - rho * W))
+    factors = _filter(W, rho)
     incoming = W @ factors.solve(np.ones(len(counts)))
     outgoing = factors.solve(W.T @ counts.astype(float), trans="T") / counts
     own = _diagonal(W, rho) / counts
     return (incoming - own)[lag.cell], (outgoing - own)[lag.cell]
+
+
+def _filter(W: sparse.csr_array, rho: float) -> Any:
+    """Factor I - rho W."""
+    return splu(sparse.csc_array(sparse.eye_array(W.shape[0]) - rho * W))
 
 
 def _diagonal(W: sparse.csr_array, rho: float) -> np.ndarray:
@@ -381,7 +460,7 @@ def _base(fit: Fit, term: str) -> dict[str, Any]:
 
 
 def _overall_rows(fit: Fit, terms: list[str]) -> Iterator[dict[str, Any]]:
-    space = _Space(fit)
+    fit, space = _space(fit)
     levels = {"row": space.rows}
     if (space.lag.counts > 1).any():
         levels["cell"] = space.cells

@@ -87,7 +87,11 @@ class Weights:
             (matrix.shape != (n, n), f"a {matrix.shape} matrix", f"{n} x {n}"),
             (len(own), f"diagonal weights of {listing(regions[i] for i in own)}", "diag(W) = 0"),
             (not (np.isfinite(matrix.data) & (matrix.data > 0)).all(), "bad numbers", "w >= 0"),
-            (self.blend is not None and not self.row_standardized, "a blend of raw weights", "standardized"),
+            (
+                self.blend is not None and not self.row_standardized,
+                "a blend of raw weights",
+                "standardized",
+            ),
             (
                 self.row_standardized and not (np.isclose(sums, 1, rtol=1e-9) | (sums == 0)).all(),
                 "rows that do not sum to one",
@@ -334,7 +338,9 @@ def mix_weights(*weights: Weights) -> Weights:
         raise WeightsError(f"{msg} Leave it out.")
     regions = weights[0].regions
     if other := [each.kind for each in weights if set(each.regions) != set(regions)]:
-        msg = f"{where}: got other regions in {listing(other)} than in {kinds[0]}; expected the same."
+        msg = (
+            f"{where}: got other regions in {listing(other)} than in {kinds[0]}; expected the same."
+        )
         raise WeightsError(f"{msg} Align them first.")
     aligned = [align(each, regions) for each in weights]
     if len({each.digest for each in aligned}) < len(aligned):
@@ -346,7 +352,9 @@ def mix_weights(*weights: Weights) -> Weights:
         seen[kind] += 1
         labels.append(kind if seen[kind] == 1 else f"{kind} ({seen[kind]})")
     blend = Mixture(tuple(labels), tuple(each.matrix for each in aligned))
-    notes = [f"{label}: {note}" for label, w in zip(labels, weights, strict=True) for note in w.notes]
+    notes = [
+        f"{label}: {note}" for label, w in zip(labels, weights, strict=True) for note in w.notes
+    ]
     if len(blend.partial):
         alone = listing(regions[i] for i in blend.partial)
         notes.append(

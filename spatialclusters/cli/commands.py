@@ -60,6 +60,11 @@ _IMPACTS: Final = {
         "spill_in: what a row of the region gets if all other rows change; "
         "spill_out: what the other rows get in sum if one row of the region changes.",
     ),
+    "distance": (
+        "How far an estimated decay reaches",
+        "half_distance: where a weight is half of that at the typical distance to the nearest "
+        "region; mean_distance: of a region's neighbors, weighted.",
+    ),
 }
 _NewFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")]
 
@@ -235,7 +240,7 @@ def summary(file: options.FitFile, style: options.Format = "table") -> None:
     frame = coefficients(result)
     show_estimates(frame, style, title=result.spec.title)
     if style == "table":
-        for name in frame.loc[frame["effect"] == "spatial", "term"]:
+        for name in frame.loc[frame["effect"] == "spatial", "term"].unique():
             write(f"{name}: {dependence_meaning(name)}")
         write("\n".join(map(clean, describe_sample(result.design))))
 
@@ -271,11 +276,12 @@ def effects(file: options.FitFile, style: options.Format = "table") -> None:
 def impacts(
     file: options.FitFile,
     by: Annotated[
-        Literal["overall", "order", "region"],
+        Literal["overall", "order", "region", "distance"],
         typer.Option(
             "--by",
             help="overall: direct, indirect, total; order: the total by order of neighbors; "
-            "region: what each region gets from other rows, and gives to them.",
+            "region: what each region gets from other rows, and gives to them; "
+            "distance: how far an estimated decay of the weights reaches.",
         ),
     ] = "overall",
     term: Annotated[
@@ -285,11 +291,14 @@ def impacts(
 ) -> None:
     """Print what covariates do here and elsewhere, if the model has spatial lags."""
     from spatialclusters import spillovers
+    from spatialclusters.ranges import spillover_range
     from spatialclusters.result import load_fit
 
     result = load_fit(file)
     if by == "region":
         frame = spillovers.regional_impacts(result, term)
+    elif by == "distance":
+        frame = spillover_range(result)
     else:
         frame = spillovers.impacts(result, by, term=term)
     show_estimates(frame, style, title=_IMPACTS[by][0])

@@ -36,7 +36,7 @@ def inputs(
     name: str,
     data: Path,
     regions: Path | None,
-    weights: str | None,
+    weights: list[str] | None,
     row_standardize: bool | None,
     renames: list[str] | None,
     settings: list[str] | None,
@@ -52,10 +52,10 @@ def inputs(
     if row_standardize is not None:
         spec = override(spec, {"weights.row_standardize": row_standardize})
     panel = read_panel(data, regions, rename=_pairs(renames, "--map", "NEW=OLD"))
-    if weights is None:
+    if not weights:
         return Inputs(spec, panel, default_weights(spec, panel))
-    chosen = parse_weights(weights, panel, row_standardize=spec.weights.row_standardize)
-    if chosen.kind not in ("gal", "edges"):
+    chosen = parse_weights(" + ".join(weights), panel, row_standardize=spec.weights.row_standardize)
+    if not {"gal", "edges"} & set(chosen.kind.split(" + ")):
         spec = override(spec, {"weights.kind": chosen.kind}, where="--weights")
     return Inputs(spec, panel, chosen)
 
@@ -153,6 +153,7 @@ def _describe_weights(weights: dict[str, Any] | None) -> Iterator[str]:
     )
     if weights["isolates"]:
         yield f"  without neighbors: {listing(weights['isolates'], _SHOWN)}"
+    yield from ([f"  {weights['blend']['text']}"] if "blend" in weights else [])
     yield from (f"  {note}" for note in weights["notes"])
 
 

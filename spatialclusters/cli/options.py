@@ -42,12 +42,14 @@ Regions = Annotated[
     typer.Option("--regions", metavar="FILE", help="Region polygons or points, column 'region'."),
 ]
 Weights = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--weights",
         metavar="W",
         help="queen, rook, knn:K, distance:KM (with --regions), a .gal file or an edge table; "
-        "by default what the model file names, if there is geometry.",
+        "decay-power:KM and decay-exponential:KM estimate how weights fall with distance; "
+        "repeated, the shares of a mixture are estimated. "
+        "By default what the model file names, if there is geometry.",
     ),
 ]
 RowStandardize = Annotated[

@@ -97,7 +97,7 @@ class Problem:
     @property
     def n_raw(self) -> int:
         """Number of columns that sums are kept of: coefficients, response, and its lags."""
-        columns = self.X.shape[1] + 1 + self.n_lags
+        columns = int(self.X.shape[1]) + 1 + self.n_lags
         if self.blend is None:
             return columns
         return columns + len(self.blend.at) * (len(self.blend.psi.labels) - 1)

@@ -66,9 +66,7 @@ class Outcome:
         """Return the process at the parameter of W among ``values``."""
         if self.blend is None:
             return self
-        return Outcome(
-            self.parameters, self.blend.at(values[self.blend.combination.parameter])
-        )
+        return Outcome(self.parameters, self.blend.at(values[self.blend.combination.parameter]))
 
     def log_jacobian(
         self, values: Mapping[str, Any], xp: Any = np, entries: Sequence[Any] | None = None

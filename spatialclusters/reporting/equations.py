@@ -8,6 +8,7 @@ from typing import Final
 from markupsafe import Markup
 
 from spatialclusters.design import GroupDesign
+from spatialclusters.processes import outcome_process
 from spatialclusters.result import Fit
 from spatialclusters.spec.checks import FIELD_PARAMETERS
 from spatialclusters.spillovers import has_lags
@@ -76,10 +77,13 @@ def space_sentences(fit: Fit) -> Iterator[str]:
         inside = " inside the same cluster" if "row_cluster" in design.data else ""
         mean = ", each with the mean of its rows" if (design.lag.counts > 1).any() else ""
         yield f"lag() is the sum over neighboring regions{inside}, weighted by W{mean}."
+    if design.psi is not None and design.weights is not None:
+        assert design.weights.blend is not None
+        yield f"{design.weights.blend.describe()['text']}"
     if process:
-        assert design.lag is not None
-        support = (design.lag.spectrum.lower, design.lag.spectrum.upper)
-        low, high = (f"{end:.4g}".replace("-", "−") for end in support)
+        space = outcome_process(fit.spec, design)
+        assert space is not None
+        low, high = (f"{end:.4g}".replace("-", "−") for end in space.support)
         symbols = " and ".join({"rho": "ρ is rho", "lambda": "λ is lambda"}[p] for p in process)
         yield f"{symbols}, between {low} and {high}, where the process exists."
     shared = [group for group in design.groups if group.structure != "iid"]

@@ -111,6 +111,8 @@ def weights_section(fit: Fit) -> Section:
     blocks: list[Block] = [
         Table("Which regions are neighbors", ("property", "value"), rows, text=(0, 1))
     ]
+    if fit.weights.blend is not None:
+        blocks.insert(0, Paragraph(str(fit.weights.blend.describe()["text"])))
     isolates = list(fit.weights.isolates)
     title = f"Regions without neighbors ({len(isolates)})"
     blocks.append(Notes(title, isolates) if isolates else Paragraph("Every region has a neighbor."))
@@ -354,8 +356,9 @@ def _command(fit: Fit) -> str:
     if fit.geometry is not None:
         words += ["--regions", "REGIONS"]
     if fit.weights is not None:
-        built = fit.weights.kind.startswith(("queen", "rook", "knn", "distance"))
-        words += ["--weights", fit.weights.kind if built else "EDGES"]
+        for kind in fit.weights.kind.split(" + "):
+            built = kind.startswith(("queen", "rook", "knn", "distance", "decay"))
+            words += ["--weights", kind if built else "EDGES"]
         words += [] if fit.weights.row_standardized else ["--no-row-standardize"]
     if "linkages" in record:
         words += ["--linkages", _file(record["linkages"], "LINKAGES")]

@@ -38,6 +38,8 @@ _DEPENDENCE: Final = {
     "lambda": "factor of the neighbors' noise",
     "phi": "share of the variance that neighbors share",
     "alpha": "dependence on the effects of neighbors",
+    "delta": "how fast weights fall with distance",
+    "share": "share of a matrix in W",
 }
 _DETAIL: Final = (
     "estimate", "sd", "95 % interval", "P(> 0)", "MCSE", "ESS bulk, tail", "R\u2011hat", "verdict",
@@ -146,5 +148,5 @@ def _term_name(row: dict[Any, Any]) -> str:
         everywhere = ", if all are higher" if group == "common" else ""
         return f"{term}: {EFFECT_NAMES[effect]}{everywhere}"
     if effect == "spatial":
-        return f"{term}: {dependence_meaning(term)}"
+        return f"{term}{f' of {group}' if group else ''}: {dependence_meaning(term)}"
     return f"{term}: {group}" if group else term

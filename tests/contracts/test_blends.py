@@ -251,7 +251,7 @@ def test_a_share_of_one_is_the_given_matrix(rows, kind):
 
 @pytest.mark.parametrize("blend", ["power", "exponential"])
 def test_at_a_node_it_is_the_decay_there(blend):
-    spec, design = design_of("clusters", "sdm", blend)
+    _, design = design_of("clusters", "sdm", blend)
     assert design.psi.nodes[0] == 0.0
     assert design.psi.nodes[-1] == 4.0
     for delta in design.psi.nodes[::3]:
@@ -314,7 +314,10 @@ def test_the_simulator_inverts_the_filter_of_the_likelihood(rows, blend):
     parameters["coefficient"] = np.array([0.5, -0.8])
     for group in design.groups:
         parameters[f"effect({group.name})"] = np.ones((len(group.levels), len(group.labels)))
-    space, noise = outcome_process(spec, design), np.random.default_rng(1).normal(size=design.n_rows)
+    space, noise = (
+        outcome_process(spec, design),
+        np.random.default_rng(1).normal(size=design.n_rows),
+    )
     mean = linear_predictor(design, parameters)
     y = space.response(parameters, mean, noise)
     np.testing.assert_allclose(space.filtered(parameters, y, mean), noise, rtol=0, atol=INVERSE)
