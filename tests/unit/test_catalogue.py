@@ -16,6 +16,7 @@ NAMES = [
     "employment_growth",
     "employment_growth_bym2",
     "income_convergence",
+    "income_convergence_distance",
     "income_convergence_error",
     "income_convergence_lag",
 ]
@@ -69,6 +70,12 @@ def test_a_model_and_its_spatial_kin_differ_in_what_their_names_say():
         assert parts(plain, {"spatial", "formula"}) == parts(spec, {"spatial", "formula"})
         assert plain.priors == {k: v for k, v in spec.priors.items() if k not in extra}
         assert extra <= set(spec.priors)
+    distance, lag = (load_model(f"income_convergence_{e}") for e in ("distance", "lag"))
+    assert parts(lag, {"spatial", "weights"}) == parts(distance, {"spatial", "weights"})
+    assert distance.weights.kind == "decay-power:1000"
+    assert {k: v for k, v in lag.priors.items() if k != "rho"} == {
+        k: v for k, v in distance.priors.items() if k != "delta"
+    }
     lag = load_model("cluster_growth_lag")
     assert lag.spatial.outcome == "sar"
     terms = {str(term) for term in lag.parsed_formula.terms}
