@@ -25,7 +25,7 @@ from spatialclusters.columns import (
     group_entries,
     within,
 )
-from spatialclusters.errors import SpecError, WeightsError, listing
+from spatialclusters.errors import FitError, SpecError, WeightsError, listing
 from spatialclusters.expressions import Evaluator
 from spatialclusters.lags import (
     BlendedLag,
@@ -190,14 +190,22 @@ class Design:
     @cached_property
     def blended(self) -> tuple[int, ...]:
         """Positions of the covariates that depend on an estimated W."""
-        if "X_blend" not in self.data:
-            return ()
-        return tuple(self.terms.index(str(label)) for label in self.data["blended"].values)
+        labels = json.loads(self.data.attrs.get("blended", "[]"))
+        return tuple(self.terms.index(label) for label in labels)
 
     def covariates(self, parameters: Mapping[str, Any]) -> np.ndarray:
-        """Return X at the parameter of W, (obs, term), in raw units."""
+        """Return X at the parameter of W, (obs, term), in raw units.
+
+        Raises
+        ------
+        FitError
+            These are other rows than those of the fit, whose columns at every W are not known.
+        """
         if self.psi is None or not self.blended:
             return self.X
+        if "X_blend" not in self.data:
+            msg = "prediction: got other rows, and weights that are estimated; expected the rows"
+            raise FitError(f"{msg} of the fit. Predict with weights that are fixed.")
         c = self.psi.coefficients(np.asarray(parameters[self.psi.parameter], dtype=float))
         out = self.X.copy()
         out[:, list(self.blended)] = np.tensordot(c, self.data["X_blend"].values, 1)
@@ -343,7 +351,7 @@ def build_design(
     if blended:
         stacked = np.stack(list(blended.values()), axis=-1)
         data["X_blend"] = (("basis", "obs", "blended"), stacked)
-        data = data.assign_coords(blended=np.array(list(blended), dtype=object))
+        data.attrs["blended"] = json.dumps(list(blended))
     design = Design(data, aligned)
     _check_space(spec, design)
     return design

@@ -179,8 +179,32 @@ def class_sigma(spec: ModelSpec, design: Design, priors: dict[str, ResolvedPrior
     return pt.stack([sigma])
 
 
-def dependence(name: str, prior: Prior, support: tuple[float, float]) -> Any:
+def _quantile() -> Any:
+    """Return the transform from shares in (0, 1) to standard normal quantiles."""
+    import pytensor.tensor as pt
+    from pymc.logprob.transforms import Transform
+
+    class NormalQuantile(Transform):  # type: ignore[misc]
+        name = "normal_quantile"
+
+        def forward(self, value: Any, *_: Any) -> Any:
+            return np.sqrt(2.0) * pt.erfinv(2.0 * value - 1.0)
+
+        def backward(self, value: Any, *_: Any) -> Any:
+            return 0.5 * pt.erfc(-value / np.sqrt(2.0))
+
+        def log_jac_det(self, value: Any, *_: Any) -> Any:
+            return -0.5 * value**2 - 0.5 * np.log(2.0 * np.pi)
+
+    return NormalQuantile()
+
+
+def dependence(
+    name: str, prior: Prior, support: tuple[float, float], *, transform: Any = None
+) -> Any:
     """Create a parameter of spatial dependence: its beta prior is stretched over the support.
+
+    ``transform`` stands in for log odds in the coordinates of a beta prior.
 
     Raises
     ------
@@ -198,20 +222,31 @@ def dependence(name: str, prior: Prior, support: tuple[float, float]) -> Any:
                 raise SpecError(msg + " These are where the process exists for these weights.")
             return pm.Uniform(name, max(lower, prior.lower), min(upper, prior.upper))
         case "beta":
-            share = pm.Beta(f"raw({name})", prior.a, prior.b)
+            chosen = {} if transform is None else {"default_transform": transform}
+            share = pm.Beta(f"raw({name})", prior.a, prior.b, **chosen)
             return pm.Deterministic(name, lower + (upper - lower) * share)
     msg = f"priors.{name}: got {prior.describe()}; expected beta or uniform."
     raise SpecError(msg)
 
 
 def weights_parameter(psi: Combination, prior: Prior) -> Any:
-    """Create the parameter of estimated weights: ``delta``, or ``share`` (matrix)."""
+    """Create the parameter of estimated weights: ``delta``, or ``share`` (matrix).
+
+    Delta, and what each share leaves to the next, are sampled as normal quantiles: where the data
+    say nothing and the prior is uniform these are normal, while log odds have long tails.
+    """
     import pymc as pm
+    import pytensor.tensor as pt
 
     if psi.nodes:
-        return dependence(psi.parameter, prior, psi.support)
+        return dependence(psi.parameter, prior, psi.support, transform=_quantile())
     assert isinstance(prior, Dirichlet)  # the spec allows no other
-    return pm.Dirichlet(psi.parameter, np.full(len(psi.labels), prior.concentration), dims="matrix")
+    left = prior.concentration * np.arange(len(psi.labels) - 1, 0, -1)
+    name, chosen = f"raw({psi.parameter})", {"default_transform": _quantile()}
+    # breaking a stick by such betas is the Dirichlet distribution
+    part = pm.Beta(name, prior.concentration, left, shape=len(left), **chosen)
+    first, rest = pt.concatenate([[1.0], pt.cumprod(1.0 - part)]), pt.concatenate([part, [1.0]])
+    return pm.Deterministic(psi.parameter, first * rest, dims="matrix")
 
 
 def draw_parameter(name: str, prior: Prior, factor: float = 1.0, *, positive: bool = False) -> Any:

@@ -493,3 +493,28 @@ def test_group_means_of_lags_follow_the_weights():
     codes = design.groups[0].codes
     wanted = (np.bincount(codes, lagged) / np.bincount(codes))[codes]
     np.testing.assert_allclose(mean, wanted, rtol=EXACT)
+
+
+def test_shares_have_the_dirichlet_prior():
+    """Broken sticks of normal quantiles: the density of the first two shares is Dirichlet's."""
+    from pymc.sampling.jax import get_jaxified_graph
+
+    from spatialclusters.collapsed.hyperparameters import hyperparameter_model
+
+    prior = '[priors]\nshare = { distribution = "dirichlet", concentration = 1.7 }\n'
+    spec, design = design_of(extra=prior)
+    model, values = hyperparameter_model(spec, design)
+    share = model.replace_rvs_by_values(values)[-1]
+    graph = get_jaxified_graph(inputs=model.value_vars, outputs=[model.logp(), share])
+    z = np.array([0.3, -0.8])
+    log_density, found = graph(np.array(0.0), z)
+    base = float(graph(np.array(0.0), np.zeros(2))[0])
+    slope = jax.jacobian(lambda at: graph(np.array(0.0), at)[1][:2])
+    dirichlet = stats.dirichlet(np.full(3, 1.7))
+    here, there = (
+        dirichlet.logpdf(np.asarray(graph(np.array(0.0), at)[1]))
+        + np.linalg.slogdet(np.asarray(slope(at)))[1]
+        for at in (z, np.zeros(2))
+    )
+    assert float(np.sum(found)) == pytest.approx(1.0, rel=EXACT)
+    assert float(log_density) - base == pytest.approx(here - there, rel=EXACT)

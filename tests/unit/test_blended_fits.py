@@ -262,5 +262,7 @@ def test_without_spillovers_the_data_say_nothing(caplog):
         fit = simulated_fit(
             panel, sc.distance_decay(panel, 250.0), truth | {"delta": 1.0}, "sar", 13
         )
-    assert "next to nothing about delta" in caplog.text
-    assert sc.uninformed_weights(fit) is not None
+    assert "next to nothing about 'delta'" in str(sc.uninformed_weights(fit)), fit.draws(
+        "delta"
+    ).std()
+    assert "next to nothing about 'delta'" in caplog.text

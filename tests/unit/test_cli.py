@@ -206,6 +206,25 @@ def test_validate(capsys, inputs):
     assert "log change per year" in text
 
 
+def test_weights_that_are_estimated(capsys, inputs):
+    words = ["validate", "income_convergence_lag", *data_flags(inputs)]
+    assert main([*words, "--weights", "queen", "--weights", "knn:4"]) == 0
+    text = capsys.readouterr().out
+    assert "Weights queen + knn:4, row-standardized" in text
+    assert "W is estimated: shares of queen, knn:4" in text
+    assert "dirichlet(1)" in text
+    assert main([*words, "--weights", "decay-exponential:900"]) == 0
+    text = capsys.readouterr().out
+    assert "exp(-delta d) within 900 km" in text
+    assert "how fast weights fall with distance" in text
+    assert main(["validate", "income_convergence_distance", *data_flags(inputs)]) == 0
+    assert "d^-delta within 1000 km" in capsys.readouterr().out
+    flags = ["--set", "spatial.outcome=sem", "--weights", "decay-power:900"]
+    assert "weights that are estimated" in refused(capsys, *words, *flags)
+    flags = ["--no-row-standardize", "--weights", "decay-power:900"]
+    assert "row-standardization" in refused(capsys, *words, *flags)
+
+
 def test_map_renames_columns(capsys, inputs, tmp_path):
     table = pd.read_csv(inputs / "income.csv").rename(columns={"region": "state", "income": "usd"})
     table.to_csv(tmp_path / "t.csv", index=False)
