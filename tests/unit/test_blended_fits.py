@@ -155,6 +155,29 @@ def test_a_fit_survives_its_file(blend, tmp_path):
     np.testing.assert_allclose(theta.spatial[name], again.draws(name)[0, 0])
 
 
+def test_the_commands_read_such_fits(capsys, tmp_path):
+    from spatialclusters.cli import main
+
+    path = str(fit_of("cross-section", "sdm", "power").save(tmp_path / "fit.nc"))
+    assert main(["impacts", path, "--by", "distance"]) == 0
+    assert "half_distance" in capsys.readouterr().out
+    assert main(["summary", path]) == 0
+    text = capsys.readouterr().out
+    assert "delta: how fast weights fall with distance" in text
+    assert "W is estimated" in text
+    path = str(fit_of("cross-section", "sdm", "mixture").save(tmp_path / "mixed.nc"))
+    assert main(["impacts", path, "--by", "distance"]) == 2
+    assert main(["impacts", path, "--by", "order"]) == 0
+
+
+def test_other_rows_are_not_predicted_by_a_fixed_matrix():
+    """Whoever builds a design of other rows without columns at every W is told so."""
+    design = fit_of("cross-section", "slx", "power").design
+    other = type(design)(design.data.drop_vars("X_blend"), design.weights)
+    with pytest.raises(sc.FitError, match="weights that are estimated"):
+        other.covariates({"delta": 1.0})
+
+
 def test_the_likelihood_given_effects_follows_the_weights():
     fit = fit_of("cross-section", "slx", "mixture")
     found = conditional_log_likelihood(fit, draws=5)
