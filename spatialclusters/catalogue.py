@@ -35,8 +35,8 @@ def list_models() -> pd.DataFrame:
     --------
     >>> list_models()["name"].tolist()
     ['cluster_growth', 'cluster_growth_bym2', 'cluster_growth_lag', 'employment_growth',
-     'employment_growth_bym2', 'income_convergence', 'income_convergence_error',
-     'income_convergence_lag']
+     'employment_growth_bym2', 'income_convergence', 'income_convergence_distance',
+     'income_convergence_error', 'income_convergence_lag']
     """
     import pandas as pd
 

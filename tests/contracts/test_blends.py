@@ -518,3 +518,26 @@ def test_shares_have_the_dirichlet_prior():
     )
     assert float(np.sum(found)) == pytest.approx(1.0, rel=EXACT)
     assert float(log_density) - base == pytest.approx(here - there, rel=EXACT)
+
+
+@pytest.mark.parametrize("blend", ["mixture", "power"])
+def test_blocks_may_keep_the_weights_of_the_whole_map(blend):
+    """With blocks = "subset" a row lacks what its absent neighbors weigh, at every W."""
+    panel = panel_of("clusters")
+    spec = sc.parse_spec(
+        'formula = "y ~ x + lag(x) + (1 | cluster)"\n[spatial]\noutcome = "sar"\nblocks = "subset"'
+    )
+    design = sc.build_design(spec, panel, weights_of(panel, blend))
+    psi = PSI[blend] if blend == "mixture" else design.psi.nodes[3]
+    if blend == "mixture":
+        W = np.tensordot(psi, [m.toarray() for m in design.weights.blend.matrices], 1)
+    else:
+        W = decay_matrix(design, blend, psi)
+    region = [design.weights.regions.index(r) for r in design.data["row_region"].values]
+    cluster = design.data["row_cluster"].values
+    L = W[np.ix_(region, region)] * (cluster[:, None] == cluster)
+    np.testing.assert_allclose(design.blended_lag.at(psi).matrix.toarray(), L, rtol=0, atol=INVERSE)
+    values = {"rho": 0.7, design.psi.parameter: psi}
+    found = float(outcome_process(spec, design).log_jacobian(values))
+    wanted = np.linalg.slogdet(np.eye(len(L)) - 0.7 * L)[1]
+    assert found == pytest.approx(wanted, rel=EXACT)
