@@ -264,6 +264,9 @@ def row_keys(ids: Mapping[str, np.ndarray], names: Sequence[str]) -> list[tuple[
 
 def kept_panel(fit: Fit) -> tuple[Panel, xr.DataArray | None]:
     """Return the base-year panel and the linkages that the fit keeps, or say what it lacks."""
+    if fit.design.psi is not None:
+        msg = "prediction: got weights that are estimated; expected given ones for other covariates"
+        raise FitError(f"{msg} and rows than those of the fit. Fit with weights that are fixed.")
     children = fit.tree.children
     data = children["panel"].to_dataset() if "panel" in children else xr.Dataset()
     if "present" not in data and "status" in data:  # saved by an earlier version

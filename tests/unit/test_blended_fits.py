@@ -178,6 +178,21 @@ def test_other_rows_are_not_predicted_by_a_fixed_matrix():
         other.covariates({"delta": 1.0})
 
 
+@pytest.mark.parametrize("blend", ["mixture", "power"])
+def test_predictions_are_at_the_weights_of_each_draw(blend):
+    fit = fit_of("cross-section", "sdm", blend)
+    trend = sc.predict(fit)["estimate"].to_numpy()
+    wanted = []
+    for p in thinned(fit, CHAINS * DRAWS):
+        L = lag_at(fit.design, blend, p["share" if blend == "mixture" else "delta"])
+        A = np.eye(len(L)) - float(p["rho"]) * L
+        X = fit.design.covariates(p) - fit.design.data["center"].values
+        wanted.append(np.linalg.solve(A, float(p["intercept"]) + X @ p["coefficient"]))
+    np.testing.assert_allclose(trend, np.mean(wanted, axis=0), rtol=EXACT, atol=EXACT)
+    with pytest.raises(sc.FitError, match="weights that are estimated"):
+        sc.counterfactual(fit, "r01", "c0", 0.1)
+
+
 def test_the_likelihood_given_effects_follows_the_weights():
     fit = fit_of("cross-section", "slx", "mixture")
     found = conditional_log_likelihood(fit, draws=5)
