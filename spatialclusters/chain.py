@@ -20,6 +20,7 @@ from spatialclusters.files import read_arrays, write_arrays
 
 __all__ = ["block_files", "run_chain"]
 
+
 def block_files(folder: Path, chain: int) -> list[Path]:
     """Return the checkpoint files of a chain in order."""
     return sorted((folder / f"chain-{chain}").glob("block-*.npz"))
