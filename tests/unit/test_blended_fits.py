@@ -294,7 +294,8 @@ def test_shares_are_recovered(outcome):
 
 @pytest.mark.slow
 def test_without_spillovers_the_data_say_nothing(caplog):
-    panel = recovery_panel(150, 3)
+    # few regions: with many, chance spillovers do say something of their range
+    panel = recovery_panel(40, 3)
     truth = {"intercept": 1.0, "coefficient": np.array([1.0, 0.0]), "sigma": 1.0, "rho": 0.0}
     with caplog.at_level(logging.WARNING):
         fit = simulated_fit(

@@ -1,5 +1,7 @@
 """The closed formula grammar: what it gives, and what it refuses."""
 
+import re
+
 import pytest
 
 from spatialclusters.errors import SpecError
@@ -163,8 +165,9 @@ def test_everything_else_is_refused_and_quoted(text, quoted):
         ("y ~ " + "(" * 5000 + "x" + ")" * 5000, "characters"),
         ("y ~ " + "(" * 2000 + "x" + ")" * 2000, "nested deeper than 16"),
         ("y ~ " + "(" * 17 + "x" + ")" * 17, "nested deeper than 16"),
-        ("y ~ " + "-" * 4000 + "1", "too long or too deeply nested"),
-        ("y ~ " + ":".join(["x"] * 2000), "too long or too deeply nested"),
+        # or, where another library has raised the limit of recursion, refused for what it is
+        ("y ~ " + "-" * 4000 + "1", r"too long or too deeply nested|got '---"),
+        ("y ~ " + ":".join(["x"] * 2000), "too long or too deeply nested|got 'x:x'"),
         ("y ~ " + "1" * 4000, "got '1111"),
         ("y ~ " + " + ".join(f"x{i}" for i in range(65)), "65 terms"),
         ("y ~ x0 + (" + " + ".join(f"x{i}" for i in range(63)) + " | region)", "65 terms"),
@@ -174,7 +177,7 @@ def test_everything_else_is_refused_and_quoted(text, quoted):
 def test_limits(text, problem):
     with pytest.raises(SpecError) as error:
         parse_formula(text)
-    assert problem in str(error.value)
+    assert re.search(problem, str(error.value))
     assert len(str(error.value)) < 700
 
 

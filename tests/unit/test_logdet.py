@@ -216,7 +216,8 @@ def test_interpolation(kind, monkeypatch):
     assert wrong <= found.error
     wrong = np.abs(trace_inverse(found, rho) - trace_inverse(exact, rho)).max() / found.n
     assert wrong <= found.trace_error < 1e-5
-    np.testing.assert_allclose(found.power_traces, exact.power_traces, rtol=POWERS, atol=LOG)
+    scale = np.abs(exact.power_traces).max()  # odd powers of a lattice have trace zero
+    np.testing.assert_allclose(found.power_traces, exact.power_traces, rtol=0, atol=POWERS * scale)
 
 
 @pytest.mark.parametrize("name", ["binary", "islands", "distances", "road", "one way"])
