@@ -216,7 +216,8 @@ def dependence(
     lower, upper = support
     match prior.distribution:
         case "uniform":
-            reach = 1e-9 * (upper - lower)
+            # interpolated log determinants end a thousandth before the ends: (-1, 1) is meant
+            reach = 1e-3 * (upper - lower)
             if prior.lower < lower - reach or prior.upper > upper + reach:
                 msg = f"priors.{name}: got {prior.describe()}; expected bounds in {lower:.6g} to {upper:.6g}."
                 raise SpecError(msg + " These are where the process exists for these weights.")
