@@ -32,6 +32,7 @@ __all__ = [
 
 _ZIP: Final = b"PK\x03\x04"
 _GZIP: Final = b"\x1f\x8b"
+_TAIL: Final = 1_000_000  # bytes: longer than any line
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -67,11 +68,31 @@ class RawFile:
         return names
 
     def scan(self, names: list[str], separator: str = ",") -> pl.LazyFrame:
-        """Return all columns as text, with ``line`` counted as an editor does."""
+        """Return all columns as text, with ``line`` counted as an editor does.
+
+        Raises
+        ------
+        PanelError
+            The last line is shorter than the first: the file is cut off.
+        """
+        self._refuse_cut(len(names), separator)
         return pl.scan_csv(
             self.text, separator=separator, infer_schema=False, new_columns=names,
             encoding="utf8-lossy", row_index_name="line", row_index_offset=2, glob=False,
         ).with_columns(pl.col(names).str.strip_chars())  # fmt: skip
+
+    def _refuse_cut(self, width: int, separator: str) -> None:
+        with self.text.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL))
+            last = file.read().decode("utf-8", errors="replace").strip("\r\n").splitlines()[-1]
+        found = len(next(csv.reader([last], delimiter=separator), []))
+        if found != width:
+            msg = (
+                f"{self.name}: got {found} values in the last line; expected {width}. The file is cut "
+                "off: download it again."
+            )
+            raise PanelError(msg)
 
 
 @contextmanager
@@ -173,7 +194,7 @@ def collected(frame: pl.LazyFrame, name: str) -> pl.DataFrame:
         found = frame.collect(engine="streaming")
     except pl_errors.PolarsError as cause:
         msg = (
-            f"{name}: got text that cannot be read as a table ({str(cause)[:200]}). "
+            f"{name}: got text that cannot be read as a table ({' '.join(str(cause).split())[:160]}). "
             "Download the file again."
         )
         raise PanelError(msg) from cause

@@ -191,7 +191,7 @@ def test_a_truncated_archive_is_refused(tmp_path):
 
 def test_a_cut_off_line_is_refused(tmp_path):
     content = text("2018")[:-12]
-    assert "line 5" in refused(saved(tmp_path, "2018", content))
+    assert "cut off" in refused(saved(tmp_path, "2018", content))
 
 
 def test_a_wrong_digest_is_refused(tmp_path):
@@ -306,3 +306,9 @@ def test_leaves_of_a_file_are_its_deepest_rows(tmp_path):
         kept = leaves(read_cbp(saved(tmp_path, year))).frame["industry"].to_list()
         assert len(kept) == 3
         assert not {"----", "------"} & {*kept}
+
+
+def test_a_short_line_in_the_middle_is_refused(tmp_path):
+    lines = text("2018").splitlines()
+    lines[2] = lines[2][:-12]
+    assert "line 3" in refused(saved(tmp_path, "2018", "\n".join(lines)))
