@@ -44,8 +44,8 @@ class RawFile:
     name: str
     digest: str
 
-    def header(self, separator: str = ",") -> list[str]:
-        """Return the names of the columns, lower-cased.
+    def header(self, separator: str = ",", *, lower: bool = True) -> list[str]:
+        """Return the names of the columns, lower-cased unless asked not to.
 
         Raises
         ------
@@ -54,7 +54,8 @@ class RawFile:
         """
         with self.text.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             line = file.readline(1_000_000)
-        names = [name.strip().lower() for name in next(csv.reader([line], delimiter=separator), [])]
+        names = [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+        names = [name.lower() for name in names] if lower else names
         if len(names) < 2 or line.lstrip().startswith("<"):
             msg = (
                 f"{self.name}: got a first line {line[:60]!r}; expected column names separated by "
