@@ -1,6 +1,7 @@
 """Raw files of statistical agencies -> tidy cells with bounds, and from these a panel table."""
 
 from spatialclusters.sources.cbp import read_cbp
+from spatialclusters.sources.checks import exceeding_totals, summarize_cells
 from spatialclusters.sources.clusters import to_panel
 from spatialclusters.sources.definitions import Definition, read_clusters, read_region_map
 from spatialclusters.sources.eurostat import normalized_flags, read_eurostat
@@ -21,6 +22,7 @@ __all__ = [
     "Regime",
     "at_level",
     "combine_cells",
+    "exceeding_totals",
     "industry_level",
     "leaves",
     "normalized_flags",
@@ -32,6 +34,7 @@ __all__ = [
     "read_qcew",
     "read_region_map",
     "regime_for",
+    "summarize_cells",
     "to_panel",
     "write_cells",
 ]
