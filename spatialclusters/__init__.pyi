@@ -48,11 +48,13 @@ from .simulation import posterior_predictive as posterior_predictive
 from .simulation import prior_predictive as prior_predictive
 from .sources import Cells as Cells
 from .sources import combine_cells as combine_cells
+from .sources import convert_cells as convert_cells
 from .sources import leaves as leaves
 from .sources import read_cbp as read_cbp
 from .sources import read_cell_table as read_cell_table
 from .sources import read_cells as read_cells
 from .sources import read_clusters as read_clusters
+from .sources import read_concordance as read_concordance
 from .sources import read_eurostat as read_eurostat
 from .sources import read_qcew as read_qcew
 from .sources import read_region_map as read_region_map

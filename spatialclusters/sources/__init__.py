@@ -3,6 +3,7 @@
 from spatialclusters.sources.cbp import read_cbp
 from spatialclusters.sources.checks import exceeding_totals, summarize_cells
 from spatialclusters.sources.clusters import to_panel
+from spatialclusters.sources.concordance import Concordance, convert_cells, read_concordance
 from spatialclusters.sources.definitions import Definition, read_clusters, read_region_map
 from spatialclusters.sources.eurostat import normalized_flags, read_eurostat
 from spatialclusters.sources.levels import at_level, industry_level, leaves
@@ -16,12 +17,14 @@ __all__ = [
     "RECODES",
     "REGIMES",
     "Cells",
+    "Concordance",
     "Definition",
     "Origin",
     "Recode",
     "Regime",
     "at_level",
     "combine_cells",
+    "convert_cells",
     "exceeding_totals",
     "industry_level",
     "leaves",
@@ -30,6 +33,7 @@ __all__ = [
     "read_cell_table",
     "read_cells",
     "read_clusters",
+    "read_concordance",
     "read_eurostat",
     "read_qcew",
     "read_region_map",

@@ -15,7 +15,7 @@ from spatialclusters.errors import PanelError, listing, suggestion
 from spatialclusters.sources.raw import collected, opened
 from spatialclusters.tables import read_table
 
-__all__ = ["Definition", "read_clusters", "read_region_map"]
+__all__ = ["Definition", "read_clusters", "read_region_map", "read_text_columns"]
 
 _TRADED: Final = {"traded": 1.0, "local": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0,
                   "true": 1.0, "false": 0.0}  # fmt: skip
@@ -137,33 +137,9 @@ def read_region_map(source: str | Path | Any, *, region: str, area: str) -> Defi
 
 
 def _read(source: Any, names: Mapping[str, str], kind: str) -> Definition:
-    frame, origin, digest = _table(source)
-    for key in ("code", "group"):
-        if names[key] not in frame.columns:
-            msg = f"{kind}: got the columns {listing(frame.columns)}; expected {names[key]!r}. Rename it."
-            raise PanelError(msg + suggestion(names[key], frame.columns))
-    chosen = {new: old for new, old in names.items() if old in frame.columns}
-    frame = frame.select(pl.col(old).alias(new) for new, old in chosen.items())
-    for key in ("code", "group"):
-        if frame[key].dtype != pl.String:
-            msg = (
-                f"{kind}: got numbers in column {names[key]!r}; expected text, since 01001 and 1001 "
-                "differ. Read the column as text."
-            )
-            raise PanelError(msg)
-    frame = frame.with_columns(pl.all().cast(pl.String).str.strip_chars())
-    frame = frame.with_columns(
-        pl.when(pl.col(c) != "").then(pl.col(c)).alias(c) for c in frame.columns
-    )
     # an industry may be in no cluster, and then stays in the totals; a region without an area is lost
-    needed = ["code"] if kind == "clusters" else ["code", "group"]
-    empty = frame.filter(pl.any_horizontal(pl.col(needed).is_null())).height
-    if empty or not frame["group"].count():
-        msg = (
-            f"{kind}: got {empty} of {frame.height} rows without {' or '.join(names[n] for n in needed)};"
-            " expected text in each. Complete the table."
-        )
-        raise PanelError(msg)
+    needed = ("code",) if kind == "clusters" else ("code", "group")
+    frame, origin, digest = read_text_columns(source, names, kind, needed, text=("code", "group"))
     frame = frame.unique(maintain_order=True)
     twice = frame.filter(pl.col("code").is_duplicated())
     if twice.height:
@@ -173,6 +149,50 @@ def _read(source: Any, names: Mapping[str, str], kind: str) -> Definition:
         msg = f"{kind}: got codes in several groups ({shown}); expected each in one. Choose one."
         raise PanelError(msg)
     return Definition(frame, kind, origin, digest)
+
+
+def read_text_columns(
+    source: Any,
+    names: Mapping[str, str],
+    kind: str,
+    needed: tuple[str, ...],
+    *,
+    text: tuple[str, ...] | None = None,
+) -> tuple[pl.DataFrame, str, str]:
+    """Read the columns ``names`` (new: old) as text, with the table's origin and digest.
+
+    Raises
+    ------
+    PanelError
+        A column of ``text`` (by default of ``needed``) is missing or has numbers, one of
+        ``needed`` has empty cells, or there are no rows.
+    """
+    frame, origin, digest = _table(source)
+    for key in text or needed:
+        if names[key] not in frame.columns:
+            msg = f"{kind}: got the columns {listing(frame.columns)}; expected {names[key]!r}. Rename it."
+            raise PanelError(msg + suggestion(names[key], frame.columns))
+        if frame[names[key]].dtype != pl.String:
+            msg = (
+                f"{kind}: got numbers in column {names[key]!r}; expected text, since 01001 and 1001 "
+                "differ. Read the column as text."
+            )
+            raise PanelError(msg)
+    chosen = {new: old for new, old in names.items() if old in frame.columns}
+    frame = frame.select(
+        pl.col(o).cast(pl.String).str.strip_chars().alias(n) for n, o in chosen.items()
+    )
+    frame = frame.with_columns(
+        pl.when(pl.col(c) != "").then(pl.col(c)).alias(c) for c in frame.columns
+    )
+    empty = frame.filter(pl.any_horizontal(pl.col(needed).is_null())).height
+    if empty or not frame.height:
+        msg = (
+            f"{kind}: got {empty} of {frame.height} rows without {' or '.join(names[n] for n in needed)};"
+            " expected text in each. Complete the table."
+        )
+        raise PanelError(msg)
+    return frame, origin, digest
 
 
 def _table(source: Any) -> tuple[pl.DataFrame, str, str]:

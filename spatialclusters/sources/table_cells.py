@@ -73,11 +73,17 @@ def read_cell_table(
             )
             raise PanelError(msg + suggestion(column, map(str, table.columns)))
     known = [c for c in ("region", "industry", "year", *_NUMBERS) if c in table.columns]
-    text = [c for c in known[2:] if not np.issubdtype(np.asarray(table[c]).dtype, np.number)]
+    table = table.assign(**{c: _numbers(table[c]) for c in known[2:]})
+    text = [c for c in known[2:] if not np.issubdtype(table[c].to_numpy().dtype, np.number)]
     if text:
         msg = f"{name}: got text in the columns {listing(text)}; expected numbers. Leave withheld cells empty."
         raise PanelError(msg)
-    frame = pl.from_pandas(table[known].reset_index(drop=True))
+    if not (table["year"].notna() & (table["year"] % 1 == 0)).all():
+        msg = f"{name}: got years that are missing or not whole; expected years such as 2018. Complete them."
+        raise PanelError(msg)
+    frame = pl.from_pandas(table[known].reset_index(drop=True)).with_columns(
+        pl.col("year").cast(pl.Int64)
+    )
     frame = frame.with_columns(
         pl.lit(None, dtype=pl.Float64).alias(c) for c in _NUMBERS if c not in known
     )
@@ -102,3 +108,10 @@ def read_cell_table(
     rule = "flags are lost; zeros without a payroll are withheld cells"
     vintage = f"{years[0]:.0f}-{years[-1]:.0f}" if years else ""
     return Cells(frame, (Origin("table", vintage, name, digest, classification, rule, notes),))
+
+
+def _numbers(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Type a column that holds numbers and nothing else, even if it holds nothing."""
+    if any(isinstance(value, str) for value in values.dropna().unique()):
+        return values.astype(object)
+    return values.astype(np.float64)

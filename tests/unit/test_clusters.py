@@ -185,6 +185,14 @@ def test_tables_that_cannot_be_cells_are_refused():
     assert "text" in refused(cells, TABLE.assign(employment="D"))
     assert "not text" in refused(cells, TABLE.assign(region=[1001, 1003, 1001, 1001, 1001, 9999]))
     assert "twice" in refused(cells, pd.concat([TABLE, TABLE]))
+    assert "whole" in refused(cells, TABLE.assign(year=2018.5))
+
+
+def test_a_table_from_csv_is_the_same_table(tmp_path):
+    TABLE.to_csv(tmp_path / "tidy.csv", index=False)
+    again = cells(tmp_path / "tidy.csv", withheld_zeros=[2018])
+    assert again.frame.equals(cells(withheld_zeros=[2018]).frame)
+    assert again.counts == {"observed": 4, "withheld": 2}
 
 
 # --- real files -----------------------------------------------------------------------------
