@@ -58,6 +58,7 @@ from .sources import read_concordance as read_concordance
 from .sources import read_eurostat as read_eurostat
 from .sources import read_qcew as read_qcew
 from .sources import read_region_map as read_region_map
+from .sources import tighten_bounds as tighten_bounds
 from .sources import to_panel as to_panel
 from .spatial_ml import fit_spatial_ml as fit_spatial_ml
 from .spec import ModelSpec as ModelSpec

@@ -10,6 +10,7 @@ from spatialclusters.sources.levels import at_level, industry_level, leaves
 from spatialclusters.sources.qcew import read_qcew
 from spatialclusters.sources.recodes import RECODES, Recode
 from spatialclusters.sources.regimes import REGIMES, Regime, regime_for
+from spatialclusters.sources.suppression import tighten_bounds
 from spatialclusters.sources.table_cells import read_cell_table
 from spatialclusters.sources.tidy import Cells, Origin, combine_cells, read_cells, write_cells
 
@@ -39,6 +40,7 @@ __all__ = [
     "read_region_map",
     "regime_for",
     "summarize_cells",
+    "tighten_bounds",
     "to_panel",
     "write_cells",
 ]

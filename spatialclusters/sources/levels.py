@@ -11,7 +11,7 @@ import polars as pl
 from spatialclusters.errors import PanelError, listing
 from spatialclusters.sources.tidy import Cells
 
-__all__ = ["ancestors", "at_level", "industry_level", "leaves", "system_of"]
+__all__ = ["ancestors", "at_level", "industry_level", "keyed_cells", "leaves", "system_of"]
 
 _NAICS: Final = re.compile(r"(?P<digits>\d{2,6})[-/]*")
 _NAICS_RANGE: Final = re.compile(r"31-33|44-45|48-49")
@@ -137,7 +137,7 @@ def leaves(cells: Cells) -> Cells:
     >>> leaves(Cells(frame, (origin,))).frame["industry"].to_list()
     ['311811']
     """
-    keyed, place = _keyed(cells), ["region", "year"]
+    keyed, place = keyed_cells(cells), ["region", "year"]
     twice = keyed.filter(keyed.select(*place, "own").is_duplicated())
     if twice.height:
         shown = listing(
@@ -191,7 +191,7 @@ def _system(cells: Cells) -> str:
     return names[0]
 
 
-def _keyed(cells: Cells) -> pl.DataFrame:
+def keyed_cells(cells: Cells) -> pl.DataFrame:
     """Add to each row its industry's key and those of all industries around it."""
     system = _system(cells)
     paths = {code: _path(code, system) for code in cells.frame["industry"].unique().to_list()}

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatialclusters.errors import PanelError
-from spatialclusters.sources import Cells, Origin, at_level, industry_level, leaves, read_cbp
+from spatialclusters.sources import (
+    Cells,
+    Origin,
+    at_level,
+    industry_level,
+    leaves,
+    read_cbp,
+    tighten_bounds,
+)
 from spatialclusters.sources.levels import ancestors
 from spatialclusters.sources.regimes import LARGE, RANGES, regime_for
 
@@ -87,6 +95,60 @@ def test_no_level_is_counted_twice(economy):
         # and nothing that is not part of a kept row is lost
         given_codes = {code for place, code, *_ in rows if place == region}
         assert given_codes <= above | {*codes}
+
+
+@st.composite
+def hierarchies(draw):
+    """Every level of an economy, each cell withheld or not, with bounds around the truth."""
+    system = draw(st.sampled_from(sorted(SYSTEMS)))
+    rows, truth, left_out = [], {}, draw(st.booleans())
+    for region in ("01001", "09001"):
+        jobs = {c: draw(st.integers(0, 900)) for c in SYSTEMS[system] if draw(st.booleans())}
+        totals = {}
+        for code, count in jobs.items():
+            for path in ancestors(code, system):
+                name = published(system, *path)
+                totals[name] = totals.get(name, 0) + count
+        for name, count in (totals | jobs).items():
+            truth[region, name] = count
+            if left_out and name in jobs and draw(st.booleans()):
+                continue
+            if draw(st.booleans()):
+                rows.append((region, name, float(count), float(count), float(count)))
+            else:
+                low, high = (
+                    draw(st.integers(0, 50)),
+                    draw(st.one_of(st.integers(0, 50), st.just(float("inf")))),
+                )
+                rows.append((region, name, None, max(0.0, count - low), float(count + high)))
+    return system, rows, truth, left_out
+
+
+@settings(max_examples=80, deadline=None)
+@given(hierarchies(), st.booleans())
+def test_tightened_bounds_hold_the_truth_and_are_nowhere_wider(economy, complete):
+    system, rows, truth, left_out = economy
+    if not rows:
+        return
+    before = cells_of(rows, system)
+    after = tighten_bounds(before, complete=complete and not left_out)
+    assert after.frame.drop("lower", "upper").equals(before.frame.drop("lower", "upper"))
+    for old, new in zip(
+        before.frame.iter_rows(named=True), after.frame.iter_rows(named=True), strict=True
+    ):
+        count = truth[old["region"], old["industry"]]
+        assert old["lower"] <= new["lower"] <= count <= new["upper"] <= old["upper"]
+    assert "contradict" not in str(after.origins)
+
+
+def test_bounds_that_contradict_each_other_are_left_alone():
+    rows = [("01001", "311///", 10.0, 10.0, 10.0), ("01001", "311811", None, 20.0, 49.0),
+            ("09001", "311///", 10.0, 10.0, 10.0), ("09001", "311811", None, 0.0, 49.0)]  # fmt: skip
+    after = tighten_bounds(cells_of(rows, "naics"), complete=False)
+    assert after.frame["upper"].to_list() == [10.0, 49.0, 10.0, 10.0]
+    assert "1 regions and years contradict" in after.origins[0].notes[-1]
+    with pytest.raises(PanelError, match="two codes"):
+        tighten_bounds(cells_of([*rows, ("01001", "311", None, 0.0, 9.0)], "naics"), complete=False)
 
 
 @settings(max_examples=40, deadline=None)
