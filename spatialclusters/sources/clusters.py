@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -74,6 +75,8 @@ def to_panel(
     [['01001', 'Food', 24.0]]
     """
     system = _one_system(cells)
+    if ends is not None:
+        cells = _of_ends(cells, ends)
     frame, notes = _with_clusters(cells, clusters, system)
     notes = [clusters.describe(), *notes]
     if regions is not None:
@@ -189,11 +192,15 @@ def _summed(frame: pl.DataFrame) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def _wide(table: pl.DataFrame, keys: list[str], ends: tuple[int, int]) -> pl.DataFrame:
-    years = sorted(table["year"].unique().to_list())
+def _of_ends(cells: Cells, ends: tuple[int, int]) -> Cells:
+    years = sorted(cells.frame["year"].unique().to_list())
     if not {*ends} <= {*years} or ends[0] >= ends[1]:
         msg = f"panel: got ends {ends}; expected two of the years {listing(years)}, in order. Choose them."
         raise PanelError(msg)
+    return replace(cells, frame=cells.frame.filter(pl.col("year").is_in(ends)))
+
+
+def _wide(table: pl.DataFrame, keys: list[str], ends: tuple[int, int]) -> pl.DataFrame:
     parts = []
     for year, suffix in zip(ends, ("_start", "_end"), strict=True):
         part = table.filter(pl.col("year") == year)

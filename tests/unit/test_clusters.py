@@ -95,6 +95,11 @@ def test_both_ends_in_one_row():
     assert ends[0] == 30.0
     assert np.isnan(ends[1])
     assert read_panel(table).years == ("start", "end")
+    later = cells(pd.concat([TABLE, TABLE.tail(1).assign(year=2019, employment=np.nan)]))
+    notes = to_panel(later, read_clusters(CLUSTERS), ends=(2018, 2021)).attrs["spatialclusters"][
+        "notes"
+    ]
+    assert notes[-1].startswith("1 of 5 published cells")  # of these two years
     assert "years" in refused(to_panel, cells(), read_clusters(CLUSTERS), ends=(2018, 2020))
 
 
