@@ -183,6 +183,7 @@ def read_panel(
     (('01', '02'), ('start', 'end'), 5.0)
     """
     frame, origin, digest = read_table(source, error=PanelError, rename=rename or {})
+    attributes = frame.attrs
     frame = _with_numbers(_with_stems(frame))
     keys = _keys(frame)
     numeric = [column for column in frame.columns if _is_numeric(frame[column], column)]
@@ -195,6 +196,10 @@ def read_panel(
     for note in notes:
         _LOG.info("panel: %s", note)
     provenance = {"source": origin, "digest": digest, "rows": len(frame), "notes": notes}
+    made_from = attributes.get("spatialclusters")
+    if isinstance(made_from, Mapping):  # a table that `sources.to_panel` made
+        notes += [str(note) for note in made_from.get("notes", ())]
+        provenance["origins"] = list(made_from.get("origins", ()))
     return Panel(data=data, geometry=geometry, provenance=provenance)
 
 

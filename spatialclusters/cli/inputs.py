@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spatialclusters.spec import ModelSpec
     from spatialclusters.weights import Weights
 
-__all__ = ["Inputs", "check_target", "describe_design", "describe_model_priors", "inputs"]
+__all__ = ["Inputs", "check_target", "describe_design", "describe_model_priors", "inputs", "pairs"]
 
 _SHOWN = 12
 
@@ -48,10 +48,10 @@ def inputs(
     from spatialclusters.run import default_weights
     from spatialclusters.spec import override
 
-    spec = override(load_model(name), _pairs(settings, "--set", "KEY=VALUE"), where="--set")
+    spec = override(load_model(name), pairs(settings, "--set", "KEY=VALUE"), where="--set")
     if row_standardize is not None:
         spec = override(spec, {"weights.row_standardize": row_standardize})
-    panel = read_panel(data, regions, rename=_pairs(renames, "--map", "NEW=OLD"))
+    panel = read_panel(data, regions, rename=pairs(renames, "--map", "NEW=OLD"))
     if not weights:
         return Inputs(spec, panel, default_weights(spec, panel))
     chosen = parse_weights(" + ".join(weights), panel, row_standardize=spec.weights.row_standardize)
@@ -60,15 +60,16 @@ def inputs(
     return Inputs(spec, panel, chosen)
 
 
-def _pairs(values: Iterable[str] | None, option: str, form: str) -> dict[str, str]:
-    pairs = {}
+def pairs(values: Iterable[str] | None, option: str, form: str) -> dict[str, str]:
+    """Split words such as ``KEY=VALUE``; ``option`` and ``form`` are for the message."""
+    found = {}
     for value in values or ():
         key, equals, setting = value.partition("=")
         if not (key and equals):
             msg = f"{option}: got {listing([value])}; expected {form}."
             raise SpecError(msg)
-        pairs[key.strip()] = setting.strip()
-    return pairs
+        found[key.strip()] = setting.strip()
+    return found
 
 
 def check_target(path: Path, *, force: bool, source: Path | None = None) -> None:

@@ -1,0 +1,186 @@
+"""Commands that turn raw files into cells, and cells into a panel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from spatialclusters.cli import options
+from spatialclusters.cli.inputs import check_target, pairs
+from spatialclusters.cli.output import clean, note, set_verbosity, show, write
+from spatialclusters.errors import PanelError
+
+if TYPE_CHECKING:
+    from spatialclusters.sources import Cells
+
+__all__ = ["data_app"]
+
+data_app = typer.Typer(rich_markup_mode=None, help="Raw files of agencies -> cells -> panel.")
+
+_Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="As the agency sent them.")]
+_CellFiles = Annotated[list[Path], typer.Argument(metavar="CELLS...", help="Written by `data`.")]
+_Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write.")
+]
+
+
+@data_app.command()
+def cbp(
+    files: _Files,
+    output: _Output,
+    year: Annotated[int | None, typer.Option("--year", help="If the name does not say it.")] = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Read files of County Business Patterns, 1986 to 2023."""
+    set_verbosity(verbose=False, quiet=quiet)
+    check_target(output, force=force)
+    if year is not None and len(files) > 1:
+        msg = (
+            f"--year: got one year for {len(files)} files; expected one file. Read them one by one."
+        )
+        raise PanelError(msg)
+    from spatialclusters.sources import read_cbp
+
+    _save([read_cbp(file, year=year) for file in files], output)
+
+
+@data_app.command()
+def qcew(
+    files: _Files,
+    output: _Output,
+    geography: Annotated[
+        Literal["county", "state", "msa", "nation"], typer.Option("--geography")
+    ] = "county",
+    ownership: Annotated[
+        Literal["total", "federal", "state", "local", "private"], typer.Option("--ownership")
+    ] = "private",
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Read annual files of the Quarterly Census of Employment and Wages."""
+    set_verbosity(verbose=False, quiet=quiet)
+    check_target(output, force=force)
+    from spatialclusters.sources import read_qcew
+
+    _save([read_qcew(file, geography=geography, ownership=ownership) for file in files], output)
+
+
+@data_app.command()
+def eurostat(
+    files: _Files,
+    output: _Output,
+    nuts_year: Annotated[int, typer.Option("--nuts-year", help="Year of the regions: 2021.")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="KEY=VALUE", help="Value of another dimension; repeat."),
+    ] = None,
+    nuts_level: Annotated[int, typer.Option("--nuts-level", min=0, max=3)] = 2,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Read TSV files of Eurostat's structural business statistics."""
+    set_verbosity(verbose=False, quiet=quiet)
+    check_target(output, force=force)
+    from spatialclusters.sources import read_eurostat
+
+    chosen = pairs(where, "--where", "KEY=VALUE")
+    _save(
+        [
+            read_eurostat(file, nuts_year=nuts_year, where=chosen, nuts_level=nuts_level)
+            for file in files
+        ],
+        output,
+    )
+
+
+@data_app.command()
+def build(
+    files: _CellFiles,
+    output: _Output,
+    clusters: Annotated[
+        Path, typer.Option("--clusters", metavar="FILE", help="Columns industry, cluster.")
+    ],
+    areas: Annotated[
+        Path | None,
+        typer.Option("--areas", metavar="FILE", help="Columns region, area: what to sum over."),
+    ] = None,
+    renames: options.Renames = None,
+    ends: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--ends", metavar="FIRST LAST", help="Columns x_start, x_end."),
+    ] = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Sum cells over areas and give industries their clusters: what --data takes.
+
+    --map region=COLUMN, area=COLUMN, industry=COLUMN and cluster=COLUMN name the columns.
+    """
+    set_verbosity(verbose=False, quiet=quiet)
+    check_target(output, force=force)
+    from spatialclusters.files import replace_file
+    from spatialclusters.sources import (
+        combine_cells,
+        read_cells,
+        read_clusters,
+        read_region_map,
+        to_panel,
+    )
+
+    names = {"region": "region", "area": "area"} | pairs(renames, "--map", "NEW=OLD")
+    cells = combine_cells([read_cells(file) for file in files])
+    definition = read_clusters(clusters, rename=names)
+    regions = (
+        None
+        if areas is None
+        else read_region_map(areas, region=names["region"], area=names["area"])
+    )
+    table = to_panel(cells, definition, regions, ends=ends)
+    replace_file(output, lambda file: table.to_parquet(file, index=False))
+    for line in table.attrs["spatialclusters"]["notes"]:
+        note(f"Note: {line}")
+    write(clean(f"{len(table)} rows, {table['region'].nunique()} regions: {output}"))
+
+
+@data_app.command()
+def check(files: _CellFiles, style: options.Format = "table") -> None:
+    """Print what cells hold, by year and level, and regions whose parts exceed their total."""
+    from spatialclusters.sources import (
+        combine_cells,
+        exceeding_totals,
+        read_cells,
+        summarize_cells,
+    )
+
+    cells = combine_cells([read_cells(file) for file in files])
+    show(summarize_cells(cells), style, title="Cells by year and level of the industry")
+    _say_origins(cells)
+    found = exceeding_totals(cells)
+    if len(found):
+        worst = (found["parts"] / found["total"].clip(lower=1)).max()
+        note(
+            f"{len(found)} regions and years whose industries exceed their total, by a factor of at "
+            f"most {worst:.3f}: small where there is noise."
+        )
+
+
+def _save(parts: list[Cells], output: Path) -> None:
+    from spatialclusters.sources import combine_cells, summarize_cells, write_cells
+
+    cells = combine_cells(parts)
+    write_cells(cells, output)
+    show(summarize_cells(cells), "table", title="Cells by year and level of the industry")
+    _say_origins(cells)
+    write(clean(f"Saved {output}"))
+
+
+def _say_origins(cells: Cells) -> None:
+    for origin in cells.origins:
+        note(
+            f"{origin.file}: {origin.source} {origin.vintage}, {origin.classification}; {origin.rule}"
+        )
+        for line in origin.notes:
+            note(f"  Note: {line}")

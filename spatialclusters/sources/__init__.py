@@ -1,0 +1,46 @@
+"""Raw files of statistical agencies -> tidy cells with bounds, and from these a panel table."""
+
+from spatialclusters.sources.cbp import read_cbp
+from spatialclusters.sources.checks import exceeding_totals, summarize_cells
+from spatialclusters.sources.clusters import to_panel
+from spatialclusters.sources.concordance import Concordance, convert_cells, read_concordance
+from spatialclusters.sources.definitions import Definition, read_clusters, read_region_map
+from spatialclusters.sources.eurostat import normalized_flags, read_eurostat
+from spatialclusters.sources.levels import at_level, industry_level, leaves
+from spatialclusters.sources.qcew import read_qcew
+from spatialclusters.sources.recodes import RECODES, Recode
+from spatialclusters.sources.regimes import REGIMES, Regime, regime_for
+from spatialclusters.sources.suppression import tighten_bounds
+from spatialclusters.sources.table_cells import read_cell_table
+from spatialclusters.sources.tidy import Cells, Origin, combine_cells, read_cells, write_cells
+
+__all__ = [
+    "RECODES",
+    "REGIMES",
+    "Cells",
+    "Concordance",
+    "Definition",
+    "Origin",
+    "Recode",
+    "Regime",
+    "at_level",
+    "combine_cells",
+    "convert_cells",
+    "exceeding_totals",
+    "industry_level",
+    "leaves",
+    "normalized_flags",
+    "read_cbp",
+    "read_cell_table",
+    "read_cells",
+    "read_clusters",
+    "read_concordance",
+    "read_eurostat",
+    "read_qcew",
+    "read_region_map",
+    "regime_for",
+    "summarize_cells",
+    "tighten_bounds",
+    "to_panel",
+    "write_cells",
+]

@@ -1,0 +1,225 @@
+"""Tidy cells: what every reader returns, with where it came from.
+
+A withheld cell has no value, only bounds: it can never be mistaken for a zero.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+import polars.exceptions as pl_errors
+
+from spatialclusters.errors import PanelError, listing
+from spatialclusters.files import replace_file
+
+__all__ = [
+    "OBSERVED_CELL", "WITHHELD_CELL", "Cells", "Origin", "combine_cells", "read_cells", "write_cells",
+]  # fmt: skip
+
+OBSERVED_CELL: Final = "observed"
+WITHHELD_CELL: Final = "withheld"
+
+_TYPES: Final[dict[str, type[pl.DataType]]] = {
+    "region": pl.String,
+    "industry": pl.String,
+    "year": pl.Int64,
+    "value": pl.Float64,
+    "lower": pl.Float64,
+    "upper": pl.Float64,
+    "status": pl.String,
+    "flag_raw": pl.String,
+    "establishments": pl.Float64,
+    "payroll": pl.Float64,
+}
+_FORMAT: Final = "spatialclusters-cells/1"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where cells came from and under which rules they were published.
+
+    Attributes
+    ----------
+    source
+        ``cbp``, ``qcew``, ``eurostat`` or ``table``.
+    vintage
+        Year and kind of the file, for example ``2018 county``.
+    file
+        Name of the file, without its folder.
+    digest
+        SHA-256 of the file as it was given, in hexadecimal.
+    classification
+        Name of the industry classification, for example ``NAICS 2017``.
+    rule
+        The disclosure rule that the flags were read by.
+    notes
+        What a reader of the results must know.
+    """
+
+    source: str
+    vintage: str
+    file: str
+    digest: str
+    classification: str
+    rule: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Published cells of one or several files.
+
+    Attributes
+    ----------
+    frame
+        Columns ``region``, ``industry`` (text), ``year``, ``value`` (employees;
+        null where withheld), ``lower`` and ``upper`` (employees; equal to the
+        value where observed, an infinite ``upper`` where nothing bounds the cell),
+        ``status`` (``observed`` or ``withheld``), ``flag_raw`` (as published),
+        ``establishments`` (count, null where not given) and ``payroll`` ($1,000
+        a year, null where withheld or not given).
+    origins
+        One entry per file.
+
+    Raises
+    ------
+    PanelError
+        A column is missing or of another type, a cell occurs twice, a withheld cell
+        has a value, or bounds are crossed.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> origin = Origin("table", "2018", "x.csv", "0" * 64, "NAICS 2017", "none")
+    >>> frame = pl.DataFrame({
+    ...     "region": ["01001"], "industry": ["311811"], "year": [2018], "value": [None],
+    ...     "lower": [0.0], "upper": [19.0], "status": ["withheld"], "flag_raw": ["A"],
+    ...     "establishments": [3.0], "payroll": [None]})
+    >>> Cells(frame, (origin,)).counts
+    {'observed': 0, 'withheld': 1}
+    """
+
+    frame: pl.DataFrame
+    origins: tuple[Origin, ...]
+
+    def __post_init__(self) -> None:
+        missing = [name for name in _TYPES if name not in self.frame.columns]
+        if missing:
+            msg = (
+                f"cells: got no column {listing(missing)}; expected {listing(_TYPES, 20)}. Add it."
+            )
+            raise PanelError(msg)
+        try:
+            frame = self.frame.select(pl.col(name).cast(to) for name, to in _TYPES.items())
+        except pl_errors.InvalidOperationError as cause:
+            msg = f"cells: got a column of another type ({str(cause)[:200]}); expected text ids and numbers."
+            raise PanelError(msg) from cause
+        wrong = [name for name in ("region", "industry") if self.frame[name].dtype != pl.String]
+        if wrong:
+            msg = f"cells: got ids that are not text in {listing(wrong)}; 06 and 6 differ. Read them as text."
+            raise PanelError(msg)
+        object.__setattr__(self, "frame", frame)
+        _check(frame)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of observed and of withheld cells."""
+        withheld = int((self.frame["status"] == WITHHELD_CELL).sum())
+        return {OBSERVED_CELL: self.frame.height - withheld, WITHHELD_CELL: withheld}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Origins and counts as plain values, for a file or a report."""
+        return {"origins": [asdict(origin) for origin in self.origins], "cells": self.counts}
+
+
+def _check(frame: pl.DataFrame) -> None:
+    withheld = pl.col("status") == WITHHELD_CELL
+    problems = {
+        "a status that is neither observed nor withheld": ~withheld & (pl.col("status") != "observed"),
+        "an id, year or status that is empty": pl.any_horizontal(
+            pl.col("region", "industry", "year", "status").is_null()
+        ),
+        "a withheld cell with a value": withheld & pl.col("value").is_not_null(),
+        "an observed cell without a value": ~withheld & pl.col("value").is_null(),
+        "crossed or missing bounds": (~(pl.col("lower") <= pl.col("upper"))).fill_null(value=True),
+        "a negative number of employees": pl.col("lower") < 0,
+    }  # fmt: skip
+    counts = frame.select(
+        problem.fill_null(value=False).sum().alias(name) for name, problem in problems.items()
+    )
+    found = [name for name in counts.columns if counts[name][0]]
+    if not found and frame.select("region", "industry", "year").is_duplicated().any():
+        found = ["a cell that occurs twice"]
+        problems[found[0]] = pl.struct("region", "industry", "year").is_duplicated()
+    if found:
+        rows = frame.filter(problems[found[0]])
+        shown = listing(
+            f"{r} {i} {y}" for r, i, y in rows.select("region", "industry", "year").head(8).rows()
+        )
+        msg = f"cells: got {found[0]} in {rows.height} rows ({shown}); expected none. Correct them."
+        raise PanelError(msg)
+
+
+def combine_cells(parts: Sequence[Cells]) -> Cells:
+    """Put the cells of several files, for example of several years, into one table.
+
+    Raises
+    ------
+    PanelError
+        Nothing was given, or two files hold the same cell.
+
+    Examples
+    --------
+    >>> combine_cells([])
+    Traceback (most recent call last):
+        ...
+    spatialclusters.errors.PanelError: cells: got no files; expected at least one. Name one.
+    """
+    if not parts:
+        msg = "cells: got no files; expected at least one. Name one."
+        raise PanelError(msg)
+    origins = tuple(origin for part in parts for origin in part.origins)
+    return Cells(pl.concat([part.frame for part in parts]), origins)
+
+
+def write_cells(cells: Cells, path: str | Path) -> None:
+    """Write cells with their origins to one Parquet file, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    metadata = {"format": _FORMAT, "origins": json.dumps([asdict(o) for o in cells.origins])}
+    replace_file(Path(path), lambda file: cells.frame.write_parquet(file, metadata=metadata))
+
+
+def read_cells(path: str | Path) -> Cells:
+    """Read what :func:`write_cells` wrote.
+
+    Raises
+    ------
+    PanelError
+        The file is missing, unreadable, or not one of cells.
+    """
+    path = Path(path)
+    try:
+        metadata = pl.read_parquet_metadata(path)
+        frame = pl.read_parquet(path, glob=False)
+    except (OSError, pl_errors.PolarsError) as cause:
+        msg = f"{path.name}: got a file that cannot be read ({str(cause)[:200]}); expected cells in Parquet."
+        raise PanelError(msg) from cause
+    if metadata.get("format") != _FORMAT:
+        msg = (
+            f"{path.name}: got a Parquet file without the mark {_FORMAT!r}; expected one written by "
+            "`spatialclusters data` or write_cells. Read the agency's file again."
+        )
+        raise PanelError(msg)
+    entries = json.loads(metadata["origins"])
+    return Cells(frame, tuple(Origin(**(e | {"notes": tuple(e["notes"])})) for e in entries))
