@@ -149,6 +149,8 @@ def test_usage_errors(capsys, fitted):
 
 
 def test_a_bug_of_ours(capsys, monkeypatch, fitted):
+    import spatialclusters.diagnostics  # noqa: F401  whoever imports it now would keep the patch
+
     monkeypatch.setattr("spatialclusters.effects.coefficients", lambda fit: 1 / 0)
     assert main(["summary", str(fitted)]) == 1
     printed = capsys.readouterr()
