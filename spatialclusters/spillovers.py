@@ -35,6 +35,7 @@ from spatialclusters.summaries import Moments, at_level, summarize_draws, unit_p
 
 __all__ = [
     "ORDERS",
+    "approximation",
     "has_lags",
     "impact_terms",
     "impacts",
@@ -192,6 +193,18 @@ def _space(fit: Fit) -> tuple[Fit, _Space]:
 def has_lags(fit: Fit) -> bool:
     """Tell whether a covariate here changes the response elsewhere."""
     return "rho" in fit.posterior or any(_unlagged(term) != term for term in fit.design.terms)
+
+
+def approximation(fit: Fit) -> str | None:
+    """Say how far impacts may be off where traces are interpolated, or nothing if exact."""
+    lag = fit.design.lag
+    if "rho" not in fit.posterior or lag is None or not lag.spectrum.error:
+        return None
+    return (
+        f"With {lag.spectrum.n:,} regions log|I - rho W| is interpolated: it is off by at most "
+        f"{lag.spectrum.error:.0e}, and direct impacts of a unit coefficient by at most "
+        f"{lag.spectrum.trace_error:.0e}."
+    )
 
 
 def impact_terms(fit: Fit) -> list[str]:

@@ -308,6 +308,8 @@ def impacts(
         write(_IMPACTS[by][1])
         if frame["group"].eq("cell").any():
             write("row: a change in one row; cell: in all rows of a region-cluster.")
+        if text := spillovers.approximation(result):
+            write(text)
 
 
 @app.command()

@@ -36,7 +36,12 @@ from spatialclusters.reporting.tables import (
 )
 from spatialclusters.reporting.text import decimals_for, fixed, interval, number, probability
 from spatialclusters.result import Fit
-from spatialclusters.spillovers import impacts_by_order, regional_impacts, term_impacts
+from spatialclusters.spillovers import (
+    approximation,
+    impacts_by_order,
+    regional_impacts,
+    term_impacts,
+)
 from spatialclusters.summaries import summarize_draws
 
 __all__ = ["result_sections"]
@@ -173,10 +178,11 @@ def _impact_section(results: Results, frame: pd.DataFrame) -> Section:
             f"The direct impact is what one unit more of a covariate in one {row} does there, feedback "
             "through neighbors included; the indirect impact is what it does in all others together; "
             f"the total is their sum, and also what happens to a {row} if all change. All were "
-            "computed draw by draw from the coefficients and the spatial weights, exactly, never at "
+            "computed draw by draw from the coefficients and the spatial weights, never at "
             "posterior means."
         ),
         impact_table(frame, caption),
+        *([Paragraph(text)] if (text := approximation(fit)) else []),
         picture(
             plot_impacts(fit),
             f"Direct, indirect and total impacts with 95 % intervals, a change in one {row}. "

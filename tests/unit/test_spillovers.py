@@ -10,6 +10,7 @@ from spatialclusters.effects import speed
 from spatialclusters.result import assemble
 from spatialclusters.spillovers import (
     ORDERS,
+    approximation,
     has_lags,
     impact_terms,
     impacts_by_order,
@@ -363,3 +364,15 @@ def test_convergence_and_specialization_are_direct_and_common():
         assert rows["speed"] == pytest.approx(median, rel=EXACT)
     frame = sc.specialization(fit).query("effect == 'plus10pct'").set_index("group")["estimate"]
     close(frame, 10 * np.log(1.1) * np.array([each.mean() for each in means(dense(fit, "log(x)"))]))
+
+
+def test_an_interpolation_says_how_far_off_it_may_be(monkeypatch):
+    fit = made_up("y ~ x", "sar", rho=(-0.7, 0.8))
+    assert approximation(fit) is None
+    exact = sc.impacts(fit)
+    monkeypatch.setattr("spatialclusters.logdet.EXACT", 2)
+    fresh = made_up("y ~ x", "sar", rho=(-0.7, 0.8))
+    assert "With 9 regions log|I - rho W| is interpolated" in approximation(fresh)
+    bound = fresh.design.lag.spectrum.trace_error * np.abs(fresh.draws("coefficient")).max()
+    gap = (sc.impacts(fresh)["estimate"] - exact["estimate"]).abs().max()
+    assert gap <= bound + INTERPOLATED
