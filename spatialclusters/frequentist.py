@@ -20,8 +20,8 @@ from spatialclusters.design import Design, GroupDesign, absorbed_groups
 from spatialclusters.effects import annual_points, half_life, speed
 from spatialclusters.errors import FitError, listing
 from spatialclusters.estimates import estimates_frame
+from spatialclusters.lags import block_weights
 from spatialclusters.result import Fit
-from spatialclusters.rows import block_weights
 from spatialclusters.weights import align
 
 if TYPE_CHECKING:

@@ -12,14 +12,13 @@ import xarray as xr
 from spatialclusters.cells import CellRule
 from spatialclusters.errors import PanelError, SpecError, listing, suggestion
 from spatialclusters.expressions import sample_mask
-from spatialclusters.lags import block_weights
 from spatialclusters.linkages import read_linkages
 from spatialclusters.measures import MEASURES, compute_measures, growth
 from spatialclusters.panel import Panel
 from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights
 
-__all__ = ["Rows", "block_weights", "choose_rows"]
+__all__ = ["Rows", "choose_rows"]
 
 
 @dataclass(frozen=True, eq=False)
