@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -46,7 +46,8 @@ class Target:
     Attributes
     ----------
     prepare
-        (y, warm start) to the data that the other functions take.
+        (y, warm start) to the data that the other functions take; the collapsed engine also
+        takes a design of the same structure whose covariates stand in for the target's.
     potential
         (z, data) to minus the log density.
     start
@@ -55,14 +56,15 @@ class Target:
         (z, key, data) to what is recorded: ``posterior NAME``, ``stat NAME``, and for
         the collapsed engine ``mean NAME`` and ``variance NAME``.
     warm_up
-        (gradient of the potential, y, seed) to a warm start; None for the full engine.
+        (gradient of the potential, y, seed) to a warm start, with such a design as well; None
+        for the full engine.
     """
 
-    prepare: Callable[[np.ndarray, WarmStart | None], Any]
+    prepare: Callable[..., Any]
     potential: Callable[[Any, Any], Any]
     start: Callable[[Any], Any]
     values: Callable[[Any, Any, Any], dict[str, Any]]
-    warm_up: Callable[[Callable[[Any, Any], Any], np.ndarray, int], WarmStart] | None = None
+    warm_up: Callable[..., WarmStart] | None = None
 
 
 @dataclass(frozen=True)
@@ -291,8 +293,9 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
 
     logarithms = _logarithms(model)
 
-    def prepare(y: np.ndarray, warm: WarmStart | None) -> Any:
-        data = (statistics(layout, y), warm or WarmStart.identity(len(origin)))
+    def prepare(y: np.ndarray, warm: WarmStart | None, other: Design | None = None) -> Any:
+        filled = layout if other is None else replace(layout, problem=mixed_model(spec, other))
+        data = (statistics(filled, y), warm or WarmStart.identity(len(origin)))
         return jax.tree_util.tree_map(jax.numpy.asarray, data)
 
     def potential(z: Any, data: Any) -> Any:
@@ -303,8 +306,10 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
         likelihood = log_marginal_likelihood(layout, sums, theta)
         return -(prior + likelihood + log_jacobian)
 
-    def warm_up(gradient: Callable[[Any, Any], Any], y: np.ndarray, seed: int) -> WarmStart:
-        sums, _ = prepare(y, None)
+    def warm_up(
+        gradient: Callable[[Any, Any], Any], y: np.ndarray, seed: int, other: Design | None = None
+    ) -> WarmStart:
+        sums, _ = prepare(y, None, other)
         return find_warm_start(
             lambda z, warm: gradient(z, (sums, jax.tree_util.tree_map(jax.numpy.asarray, warm))),
             origin,

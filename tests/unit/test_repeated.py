@@ -1,0 +1,139 @@
+"""One compiled sampler for many data sets: the same draws as a sampler made for each."""
+
+from dataclasses import asdict
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import spatialclusters as sc
+from spatialclusters.design import Design
+from spatialclusters.errors import SamplingError
+from spatialclusters.exported import chain_key
+from spatialclusters.program import build_target, make_program
+from spatialclusters.repeated import RepeatedSampler
+from spatialclusters.run import choose_settings
+
+SAME = 1e-6  # relative: programs compiled with other flags round differently, chains magnify it
+MODEL = """
+name = "small"
+formula = "y ~ x + z + (1 + x | cluster) + (1 | region)"
+[groups.region]
+effect = "correlated"
+"""
+
+
+def table(seed):
+    rng = np.random.default_rng(seed)
+    index = pd.MultiIndex.from_product([[f"r{i}" for i in range(8)], list("abcd")])
+    frame = index.to_frame(index=False, name=["region", "cluster"])
+    for name in ("x", "z"):
+        frame[name] = 2.0 + (1 + seed) * rng.standard_normal(len(frame))
+    frame["y"] = frame["x"] + rng.standard_normal(len(frame))
+    return frame
+
+
+def design_of(seed, spec, change=lambda frame: frame):
+    return sc.build_design(spec, sc.read_panel(change(table(seed))))
+
+
+@pytest.fixture(scope="module")
+def made():
+    spec = sc.parse_spec(MODEL)
+    design = design_of(0, spec)
+    settings = choose_settings(spec, seed=3, tune=30, draws=30)
+    return spec, design, settings, RepeatedSampler(spec, design, settings)
+
+
+@pytest.mark.slow
+def test_the_chain_is_that_of_its_steps(made):
+    """Step by step from Python, with a loop of NumPy's instead of compiled scans."""
+    spec, design, settings, sampler = made
+    options = asdict(settings)
+    target = build_target(spec, design, options)
+    key = chain_key(3, 0)
+    warm = target.warm_up(jax.jit(jax.value_and_grad(target.potential)), design.y, 3)
+    program, data = make_program(target, options, warm), target.prepare(design.y, warm)
+    state, kept = program.first(key, data), []
+    for iteration in range(60):
+        state = program.step(state, data)
+        if iteration >= 30:
+            kept.append(program.record(state, jax.random.fold_in(key, 2**31 - 1), data))
+    found = sampler.sample(seed=3)
+    for kind, group in (("posterior", found.posterior), ("stat", found.stats)):
+        for name, values in group.items():
+            wanted = np.stack([each[f"{kind} {name}"] for each in kept])
+            np.testing.assert_allclose(values[0], wanted, rtol=SAME, atol=SAME)
+
+
+@pytest.mark.slow
+def test_a_further_design_gives_the_draws_of_its_own_sampler(made):
+    """Its own sampler has its covariates as constants, with the first's center and scale."""
+    spec, design, settings, sampler = made
+    other = design_of(1, spec)
+    assert not np.allclose(other.data["scale"], design.data["scale"])
+    # default priors are those of the first response
+    frozen = Design(design.data.assign(X=other.data["X"]))
+    own = RepeatedSampler(spec, frozen, settings).sample(other.y, seed=5)
+    found = sampler.sample(other, seed=5)
+    for name, values in own.posterior.items():
+        np.testing.assert_allclose(found.posterior[name], values, rtol=SAME, atol=SAME)
+    assert found.timings["pareto_k"] == pytest.approx(own.timings["pareto_k"], rel=SAME)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bits_whatever_came_between(made):
+    sampler, y = made[3], design_of(2, made[0]).y
+    first = sampler.sample(y, seed=7)
+    sampler.sample(seed=8)
+    again = sampler.sample(y, seed=7)
+    for name, values in first.posterior.items():
+        np.testing.assert_array_equal(again.posterior[name], values)
+
+
+@pytest.mark.slow
+def test_thinning_keeps_the_last_of_every_so_many(made):
+    spec, design, settings, sampler = made
+    thinned = RepeatedSampler(spec, design, settings, thin=4).sample(seed=3)
+    whole = sampler.sample(seed=3).posterior["sigma"]
+    np.testing.assert_allclose(thinned.posterior["sigma"][0], whole[0, 3:28:4], rtol=SAME)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda frame: frame.iloc[1:], "numbers of rows"),
+        (lambda frame: frame.assign(region=frame["region"].replace("r7", "r8")), "rows"),
+        (lambda frame: frame.replace({"cluster": {"d": "e"}}), "groups"),
+    ],
+)
+def test_another_structure_is_refused(made, change, named):
+    spec, _, _, sampler = made
+    with pytest.raises(SamplingError, match=f"other .*{named}.*; expected the structure"):
+        sampler.sample(design_of(1, spec, change), seed=1)
+
+
+def test_other_terms_are_refused(made):
+    spec = sc.override(made[0], {"formula": '"y ~ x + (1 + x | cluster) + (1 | region)"'})
+    with pytest.raises(SamplingError, match="'terms'"):
+        made[3].sample(design_of(1, spec), seed=1)
+
+
+@pytest.mark.parametrize("bad", [np.ones(3), np.full(32, np.nan)])
+def test_a_response_that_does_not_fit_is_refused(made, bad):
+    with pytest.raises(SamplingError, match="expected a number for each of the 32 rows"):
+        made[3].sample(bad, seed=1)
+
+
+def test_the_full_engine_takes_responses_only(made):
+    spec, design, *_ = made
+    settings = choose_settings(spec, seed=3, tune=10, draws=10, engine="full")
+    sampler = RepeatedSampler(spec, design, settings)
+    with pytest.raises(SamplingError, match="engine full"):
+        sampler.sample(design_of(1, spec), seed=1)
+
+
+def test_thinning_beyond_the_draws_is_refused(made):
+    with pytest.raises(SamplingError, match="thin = 31"):
+        RepeatedSampler(*made[:3], thin=31)
