@@ -4,6 +4,10 @@ from .catalogue import list_models as list_models
 from .catalogue import load_model as load_model
 from .comparison import compare as compare
 from .comparison import regression_table as regression_table
+from .completion import Completed as Completed
+from .completion import between_panels as between_panels
+from .completion import complete_panels as complete_panels
+from .completion import fit_completed as fit_completed
 from .datasets import simulated_economy as simulated_economy
 from .datasets import us_income as us_income
 from .design import Design as Design

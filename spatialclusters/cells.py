@@ -11,7 +11,7 @@ import xarray as xr
 from spatialclusters.errors import PanelError
 from spatialclusters.panel import ABSENT, OBSERVED, WITHHELD, Panel
 
-__all__ = ["CellRule", "base_cells"]
+__all__ = ["CellRule", "base_cells", "cell_bounds"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def base_cells(panel: Panel, variable: str, period: str | None, rule: CellRule) 
     unpublished = status == WITHHELD
     if rule.absent == "withheld":
         unpublished = unpublished | (status == ABSENT)
-    lower, upper = _bounds(panel, variable, period, unpublished)
+    lower, upper = cell_bounds(panel, variable, period, unpublished)
     if rule.withheld == "filled":
         open_ended = int((unpublished & ~np.isfinite(upper)).sum())
         if open_ended:
@@ -76,9 +76,16 @@ def base_cells(panel: Panel, variable: str, period: str | None, rule: CellRule) 
     return xr.Dataset({**laid_out, "published": published})
 
 
-def _bounds(
+def cell_bounds(
     panel: Panel, variable: str, period: str | None, unpublished: xr.DataArray
 ) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return the lower and upper bounds of cells, [0, inf) where nothing is known.
+
+    Raises
+    ------
+    PanelError
+        Bounds of an unpublished cell are crossed.
+    """
     names = {"lower": 0.0, "upper": np.inf}
     lower, upper = (
         panel.values(f"{variable}_{side}", period).fillna(default)

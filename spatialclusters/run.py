@@ -23,14 +23,14 @@ from spatialclusters.neighbors import parse_weights
 from spatialclusters.panel import Panel
 from spatialclusters.ranges import uninformed_weights
 from spatialclusters.result import Fit, assemble, kept_variables
-from spatialclusters.sampling import Settings, sample
+from spatialclusters.sampling import Sampled, Settings, sample
 from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["choose_settings", "default_weights", "fit", "fit_design"]
+__all__ = ["choose_settings", "default_weights", "fit", "fit_design", "label", "model_linkages"]
 
 _LOG = logging.getLogger(__name__)
 _RECORDED: Final = (
@@ -108,7 +108,7 @@ def fit(
         design,
         settings,
         panel=panel,
-        linkages=_linkages(spec, panel, linkages),
+        linkages=model_linkages(spec, panel, linkages),
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
@@ -184,6 +184,29 @@ def fit_design(
     if not checkpoint:
         folder.rmdir()
     sampled = sample(spec, design, settings, folder=folder, resume=resume, progress=progress)
+    result = label(
+        spec, design, settings, sampled,
+        panel=panel, linkages=linkages, timings={**(timings or {}), **sampled.timings},
+    )  # fmt: skip
+    if not checkpoint:
+        shutil.rmtree(folder)
+    if nothing := uninformed_weights(result):
+        _LOG.warning("fit: %s", nothing)
+    return result
+
+
+def label(
+    spec: ModelSpec,
+    design: Design,
+    settings: Settings,
+    sampled: Sampled,
+    *,
+    panel: Panel | None,
+    linkages: xr.DataArray | None,
+    timings: dict[str, Any],
+    more: dict[str, Any] | None = None,
+) -> Fit:
+    """Put draws, data and where all came from into a fit; ``more`` adds to its provenance."""
     provenance = {
         "version": __version__,
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -198,9 +221,10 @@ def fit_design(
             "rows": design.rows_digest,
             "weights": design.weights.digest if design.weights else None,
         },
-        "timings": {**(timings or {}), **sampled.timings},
+        "timings": timings,
+        **(more or {}),
     }
-    result = assemble(
+    return assemble(
         spec,
         design,
         sampled.posterior,
@@ -211,11 +235,6 @@ def fit_design(
         moments=(sampled.means, sampled.variances),
         linkages=linkages,
     )
-    if not checkpoint:
-        shutil.rmtree(folder)
-    if nothing := uninformed_weights(result):
-        _LOG.warning("fit: %s", nothing)
-    return result
 
 
 def _levels(spec: ModelSpec, panel: Panel) -> xr.Dataset:
@@ -232,7 +251,7 @@ def _levels(spec: ModelSpec, panel: Panel) -> xr.Dataset:
     return xr.Dataset(kept)
 
 
-def _linkages(spec: ModelSpec, panel: Panel, source: Any) -> xr.DataArray | None:
+def model_linkages(spec: ModelSpec, panel: Panel, source: Any) -> xr.DataArray | None:
     """Return the weights between the panel's clusters, where the model uses them."""
     if source is None or "linked_strength" not in spec.parsed_formula.variables:
         return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from spatialclusters.cli import options
+from spatialclusters.cli.complete import complete
 from spatialclusters.cli.data import data_app
 from spatialclusters.cli.inputs import (
     check_target,
@@ -46,6 +47,7 @@ app = typer.Typer(
 models_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
+app.command()(complete)
 
 _IMPACTS: Final = {
     "overall": (

@@ -1,0 +1,224 @@
+"""Withheld cells drawn under the growth equation itself: completed panels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from spatialclusters.collapsed.problem import why_not_collapsed
+from spatialclusters.completion.augmentation import Augmentation, Side, completed_panel
+from spatialclusters.completion.totals import read_totals
+from spatialclusters.completion.unknowns import withheld_cells
+from spatialclusters.errors import PanelError, SpecError
+from spatialclusters.panel import ABSENT, Panel
+from spatialclusters.run import model_linkages
+from spatialclusters.spec import ModelSpec
+from spatialclusters.weights import Weights, align
+
+__all__ = ["Completed", "complete_panels", "prepare"]
+
+_LOG = logging.getLogger(__name__)
+_FEWEST: Final = 20
+"""Panels below which the variance between them is too poorly known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Completed:
+    """Panels in which the withheld cells hold draws from their posterior.
+
+    Attributes
+    ----------
+    panels
+        m panels, as far apart in the chain as ``record`` says.
+    trace
+        One row per iteration: coefficients and scales of both equations, ``coefficient NAME``,
+        ``sigma``, and ``level sigma``.
+    record
+        Counts, seed and settings, and the fewest effective draws of anything in the trace.
+    """
+
+    panels: tuple[Panel, ...]
+    trace: pd.DataFrame
+    record: dict[str, Any]
+
+
+def complete_panels(
+    spec: ModelSpec,
+    panel: Panel,
+    weights: Weights | None = None,
+    *,
+    seed: int,
+    m: int = 20,
+    linkages: str | Path | pd.DataFrame | xr.DataArray | None = None,
+    totals: Sequence[pd.DataFrame] = (),
+    totals_sd: float = 0.01,
+    predictors: Sequence[str] = (),
+    floor: float = 1.0,
+    burn: int = 300,
+    thin: int = 20,
+    progress: bool = True,
+) -> Completed:
+    r"""Draw the withheld cells of both years from their posterior under the model of growth.
+
+    Data augmentation: given the cells, the parameters of the growth equation
+
+    .. math:: \log E_1 - \log E_0 = T^* (\alpha + x(E_0)'\beta + z'b + \varepsilon)
+
+    (:math:`T^*` is T if the response is annualized, else 1) and of the equation of base levels
+
+    .. math:: \log E_0 = \mu + w'\gamma + a_r + b_i + c_{rc} + \eta
+
+    are drawn by the collapsed sampler; given the parameters, all unknown cells are drawn
+    together by NUTS from both equations, their bounds and the totals that they add up to. A cell
+    enters its own growth, its own convergence term, and the strength of clusters around it, in
+    linked clusters and next door. Draws that ignored the growth equation would regress to its
+    mean: they manufacture convergence and dilute the effects of clusters.
+
+    Parameters
+    ----------
+    spec
+        A model of growth with Gaussian noise and no process of the outcome. What its table
+        ``[cells]`` says of withheld cells does not matter here; absent ones must count as zero.
+    panel
+        With bounds in the columns ``<variable>_lower`` and ``<variable>_upper``; without them a
+        withheld cell may be of any size above ``floor``.
+    weights, linkages
+        As for :func:`spatialclusters.fit`.
+    seed
+        Same panels on the same machine and versions.
+    m
+        Number of panels, at least 20.
+    totals
+        Tables of published totals: ``year``, some of ``region``, ``industry`` and ``cluster``, and
+        the variable, its sum over all cells of these keys that have a row.
+    totals_sd
+        Standard deviation of the log of a total around the sum of its cells: noise that the
+        agency adds.
+    predictors
+        Variables known in every cell of the base year, whose logs predict its level: for example
+        ``establishments``.
+    floor
+        Least number of employees in a withheld cell.
+    burn, thin
+        Iterations before the first panel, and between two.
+    progress
+        Show progress on stderr.
+
+    Returns
+    -------
+    Completed
+
+    Raises
+    ------
+    SpecError
+        The model is not one of growth, or cannot be collapsed, or its outcome has a process.
+    PanelError
+        Nothing is withheld, or bounds or totals contradict each other.
+
+    References
+    ----------
+    Tanner and Wong (1987), doi:10.1080/01621459.1987.10478458, on data augmentation; Rubin (1987),
+    doi:10.1002/9780470316696, on several imputations and their pooling; Meng (1994),
+    doi:10.1214/ss/1177010269, on imputations that know less than the analysis.
+
+    Examples
+    --------
+    ``examples/04_withheld_cells.py`` withholds 60 % of a simulated economy.
+    """
+    _refuse(spec, m=m, burn=burn, thin=thin)
+    aligned = None if weights is None else align(weights, panel.regions)
+    matrix = model_linkages(spec, panel, linkages)
+    start, end = prepare(spec, panel, totals, floor)
+    for side in (start, end):
+        side.totals.refuse_contradictions(side.cells, totals_sd)
+    chain = Augmentation.build(
+        spec, panel, aligned, matrix, (start, end),
+        totals_sd=totals_sd, predictors=predictors, tune=burn, seed=seed,
+    )  # fmt: skip
+    panels: list[Panel] = []
+    trace: list[dict[str, float]] = []
+    for iteration, x, row in chain.run(burn + thin * (m - 1) + 1, seed, progress=progress):
+        trace.append(row)
+        if iteration >= burn and (iteration - burn) % thin == 0:
+            panels.append(
+                completed_panel(spec, panel, (start, end), x, number=len(panels) + 1, m=m)
+            )
+    frame = pd.DataFrame(trace).rename_axis("iteration")
+    effective = _fewest_effective(frame.iloc[burn:])
+    record = {
+        "m": m, "burn": burn, "thin": thin, "seed": seed, "floor": floor,
+        "unknown_start": start.cells.size, "unknown_end": end.cells.size,
+        "totals": len(start.totals.logs) + len(end.totals.logs), "totals_sd": totals_sd,
+        "predictors": list(predictors), "effective_draws": effective,
+    }  # fmt: skip
+    if effective < m:
+        _LOG.warning(
+            "completed panels: got %.0f effective draws for %d panels; raise thin (now %d) or burn.",
+            effective, m, thin,
+        )  # fmt: skip
+    return Completed(tuple(panels), frame, record)
+
+
+def _refuse(spec: ModelSpec, *, m: int, burn: int, thin: int) -> None:
+    reason = why_not_collapsed(spec)
+    if spec.growth is None or reason is not None or spec.spatial.outcome != "none":
+        got = "no [growth] table" if spec.growth is None else reason
+        got = got or f"spatial.outcome = {spec.spatial.outcome!r}"
+        msg = f"completed panels: got {got}; expected a model of growth with Gaussian noise and outcome 'none'."
+        raise SpecError(msg)
+    if spec.cells is not None and spec.cells.absent != "zero":
+        msg = "completed panels: got [cells] absent = 'withheld'; expected 'zero': a cell without a row has no bounds."
+        raise SpecError(msg)
+    if m < _FEWEST or burn < 1 or thin < 1:
+        msg = f"completed panels: got m = {m}, burn = {burn}, thin = {thin}; expected m of at least {_FEWEST}, and 1."
+        raise SpecError(msg)
+
+
+def prepare(
+    spec: ModelSpec, panel: Panel, tables: Sequence[pd.DataFrame], floor: float
+) -> tuple[Side, Side]:
+    """Find what is unknown at both ends.
+
+    Raises
+    ------
+    PanelError
+        Nothing is unknown.
+    """
+    growth = spec.growth
+    assert growth is not None  # refused before
+    sides = []
+    dims = ("region", str(panel.unit))
+    first = panel.period(growth.from_year)
+    status = panel.status(growth.variable, first).transpose(*dims).values
+    base = panel.values(growth.variable, first).transpose(*dims).values
+    # an end without a positive start is no growth: it matters in sums that include it alone
+    grows = (status != ABSENT) & (base != 0.0)
+    for year, at_end in ((growth.from_year, False), (growth.to_year, True)):
+        period = panel.period(year, end=at_end)
+        if period is None:
+            msg = f"panel: got no years; expected {growth.from_year} and {growth.to_year}."
+            raise PanelError(msg)
+        sums = read_totals(tables, panel, growth.variable, period, year)
+        wanted = grows | sums.covers(grows.shape) if at_end else np.ones(grows.shape, dtype=bool)
+        cells = withheld_cells(panel, growth.variable, period, floor=floor, wanted=wanted)
+        sides.append(Side(period, cells, sums.within(cells)))
+    if not sides[0].cells.size and not sides[1].cells.size:
+        msg = f"panel: got no withheld cell of {growth.variable!r}; expected some. Fit the panel as it is."
+        raise PanelError(msg)
+    return sides[0], sides[1]
+
+
+def _fewest_effective(trace: pd.DataFrame) -> float:
+    from arviz_stats.base import array_stats
+
+    halves = [
+        column.to_numpy()[: 2 * (len(trace) // 2)].reshape(2, -1) for _, column in trace.items()
+    ]
+    return float(min(array_stats.ess(half, method="bulk") for half in halves))

@@ -1,0 +1,430 @@
+"""Completed panels: columns equal the design's, cells equal quadrature, bounds and totals hold."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import spatialclusters as sc
+from spatialclusters.completion.augmentation import Augmentation, Side
+from spatialclusters.completion.columns import make_columns
+from spatialclusters.completion.equations import log_scale_density
+from spatialclusters.completion.panels import prepare
+from spatialclusters.completion.pooling import between_shares
+from spatialclusters.completion.totals import read_totals
+from spatialclusters.completion.unknowns import withheld_cells
+from spatialclusters.errors import FitError, PanelError, SamplingError, SpecError
+from spatialclusters.rows import choose_rows
+from spatialclusters.spec import override, parse_spec
+from spatialclusters.spec.distributions import (
+    Exponential,
+    Flat,
+    HalfNormal,
+    HalfStudentT,
+    InverseScale,
+    Uniform,
+)
+
+EXACT = 1e-10  # two implementations of the same sums in float64
+QUADRATURE = 4.0  # Monte Carlo errors: a right sampler fails once in 16,000 comparisons
+TOTALS_SD = 0.01
+
+HEAD = """
+[growth]
+variable = "employment"
+from = 2018
+to = 2021
+[cells]
+absent = "zero"
+withheld = "zero"
+"""
+PLAIN = "growth ~ log(employment) + log1p(rest_of_cluster) + (1 | region) + (1 | industry)"
+RICH = """growth ~ log(industry_strength) + asinh(cluster_strength) + log(linked_strength)
+    + log(neighbor_strength) + log(rest_of_cluster) + center(cluster_level) + lag(log(employment))
+    + log(employment):age + (1 | industry) + (1 | region) + (1 + log(industry_strength) | cluster)"""
+
+
+def economy(seed: int = 1, *, regions: int = 12, withheld: float = 0.4) -> pd.DataFrame:
+    """Make cells with brackets; ``true_*`` are what is withheld."""
+    rng = np.random.default_rng(seed)
+    region, industry = (x.ravel() for x in np.mgrid[:regions, :9])
+    table = pd.DataFrame(
+        {
+            "region": [f"r{k:02d}" for k in region],
+            "industry": [f"i{k}" for k in industry],
+            "cluster": [f"c{k // 3}" for k in industry],
+        }
+    )
+    level = np.exp(rng.normal(4.0, 1.2, len(table)))
+    table["age"] = np.repeat(rng.normal(size=regions), 9)
+    table["traded"] = (industry < 6).astype(float)
+    for name, factor in (("start", 1.0), ("end", 1.2)):
+        value = np.maximum(np.round(level * factor * np.exp(rng.normal(0, 0.2, len(table)))), 1.0)
+        hidden = rng.uniform(size=len(table)) < withheld
+        edges = np.array([0.0, 20.0, 100.0, 500.0, 2500.0, 1e5])
+        bracket = np.searchsorted(edges, value, side="right") - 1
+        table[f"true_{name}"] = value
+        table[f"employment_{name}"] = np.where(hidden, np.nan, value)
+        table[f"employment_lower_{name}"] = np.where(hidden, edges[bracket], value)
+        table[f"employment_upper_{name}"] = np.where(hidden, edges[bracket + 1], value)
+    kept = rng.uniform(size=len(table)) > 0.15
+    # the only industry of its cluster there
+    kept &= (table["region"] != "r05") | (table["cluster"] != "c1") | (table["industry"] == "i3")
+    kept |= (table["region"] == "r05") & (table["industry"] == "i3")
+    return table[kept].reset_index(drop=True)
+
+
+def published(table: pd.DataFrame) -> sc.Panel:
+    return sc.read_panel(table.drop(columns=["true_start", "true_end"]))
+
+
+def ring(regions: int = 12) -> sc.Weights:
+    names = [f"r{k:02d}" for k in range(regions)]
+    pairs = [(names[k], names[(k + step) % regions]) for k in range(regions) for step in (1, -1)]
+    return sc.read_weights(pd.DataFrame(pairs, columns=["region_i", "region_j"]))
+
+
+LINKS = pd.DataFrame(
+    {"cluster": ["c0", "c0", "c1"], "linked_cluster": ["c1", "c2", "c0"], "weight": [1.0, 2.0, 3.0]}
+)
+
+
+def spec_of(formula: str, more: str = "") -> sc.ModelSpec:
+    text = " ".join(formula.split())
+    return parse_spec(f'name = "cells"\nformula = "{text}"\n{HEAD}{more}')
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        '[measures]\ntotals = "traded"\nneighbor_leave_out = true',
+        '[groups.region]\neffect = "correlated"\n[groups.industry]\neffect = "correlated"',
+    ],
+)
+def test_columns_are_those_of_a_design(more: str) -> None:
+    zeros = '[zeros]\nrest_of_cluster = "minimum-and-dummy"\nlinked_strength = "log1p"\n'
+    spec = spec_of(RICH, zeros + more)
+    table, weights = economy(withheld=0.0), ring()
+    panel = published(table)
+    links = sc.read_linkages(LINKS, ["c0", "c1", "c2"])
+    rows = choose_rows(spec, panel, weights, links)
+    design = sc.build_design(spec, panel, weights, linkages=links)
+    columns = make_columns(spec, panel, rows, design, links)
+    # another base year in the same cells
+    rng = np.random.default_rng(2)
+    table["employment_start"] *= np.exp(rng.normal(0, 0.5, len(table)))
+    other = published(table)
+    expected = sc.build_design(spec, other, weights, linkages=links)
+    jax.config.update("jax_enable_x64", True)
+    found = columns.evaluate(other.values("employment", "start").fillna(0.0).values)
+    assert columns.terms == expected.terms
+    assert "zero(rest_of_cluster)" in columns.terms
+    np.testing.assert_allclose(found, expected.X, rtol=EXACT, atol=EXACT)
+    assert not np.allclose(found, design.X)
+
+
+def test_columns_of_clusters_are_those_of_a_design() -> None:
+    spec = spec_of("growth ~ log(cluster_level) + log(neighbor_strength) + (1 | region)")
+    table = economy(withheld=0.0).groupby(["region", "cluster"], as_index=False)
+    sums = table[["employment_start", "employment_end"]].sum()
+    weights, panel = ring(), sc.read_panel(sums)
+    rows = choose_rows(spec, panel, weights, None)
+    design = sc.build_design(spec, panel, weights)
+    columns = make_columns(spec, panel, rows, design, None)
+    sums["employment_start"] **= 1.1
+    other = sc.read_panel(sums)
+    found = columns.evaluate(other.values("employment", "start").fillna(0.0).values)
+    np.testing.assert_allclose(found, sc.build_design(spec, other, weights).X, rtol=EXACT)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        HalfNormal(distribution="half_normal", sd=0.7),
+        HalfStudentT(distribution="half_student_t", nu=4.0, sd=0.7),
+        Exponential(distribution="exponential", rate=2.0),
+        Uniform(distribution="uniform", lower=0.1, upper=3.0),
+    ],
+)
+def test_prior_of_a_log_scale_is_pymcs(prior: object) -> None:
+    import pymc as pm
+
+    from spatialclusters.parameters import draw_parameter
+
+    with pm.Model() as model:
+        variable = draw_parameter("sigma", prior, positive=True)
+    x = np.array([-1.0, -0.3, 0.9])
+    scale = np.exp(x)
+    expected = pm.logp(variable, scale).eval() + x
+    found = np.array([float(log_scale_density(prior)(value)) for value in x])
+    np.testing.assert_allclose(np.diff(found), np.diff(expected), rtol=EXACT)
+    assert model is not None
+
+
+def test_improper_priors_of_a_log_scale() -> None:
+    flat, inverse = Flat(distribution="flat"), InverseScale(distribution="inverse_scale")
+    assert float(log_scale_density(flat)(0.7)) == pytest.approx(0.7)
+    assert float(log_scale_density(inverse)(0.7)) == pytest.approx(0.0)
+
+
+def two_unknown() -> tuple[sc.ModelSpec, pd.DataFrame, int]:
+    """Return a table in which one cell is withheld in both years."""
+    table = economy(3, regions=6, withheld=0.0)
+    at = 10
+    for name in ("start", "end"):
+        table.loc[at, f"employment_{name}"] = np.nan
+        table.loc[at, [f"employment_lower_{name}", f"employment_upper_{name}"]] = [20.0, 400.0]
+    return spec_of(PLAIN), table, at
+
+
+def test_cells_given_parameters_are_quadrature() -> None:
+    """One cell unknown at both ends, against a grid over rows that build_design makes."""
+    spec, table, at = two_unknown()
+    panel = published(table)
+    sides = prepare(spec, panel, (), 1.0)
+    chain = Augmentation.build(
+        spec, panel, None, None, sides, totals_sd=TOTALS_SD, predictors=(), tune=300, seed=1
+    )
+    design = chain.growth.design
+    rng = np.random.default_rng(4)
+    growth = {
+        "intercept": np.array(0.1),
+        "coefficient": np.array([-0.4, 0.5]),
+        "sigma": np.array(0.15),
+        "effect(region)": rng.normal(0, 0.1, (len(design.groups[0].levels), 1)),
+        "effect(industry)": rng.normal(0, 0.1, (len(design.groups[1].levels), 1)),
+    }
+    level = {"intercept": np.array(4.0), "sigma": np.array(0.9)} | {
+        f"effect({g.name})": rng.normal(0, 0.2, (len(g.levels), 1))
+        for g in chain.level.design.groups
+    }
+    given = chain.given(growth, level)
+    # hold what moves along where it is: the conditional of the cells alone is tested
+    frozen = dataclasses.replace(
+        chain.cells_target,
+        potential=lambda z, data: chain.cells_target.potential(
+            z | {"shift": np.zeros(3), "stretch": 0.0}, data
+        ),
+    )
+    from spatialclusters.program import make_program
+
+    program = make_program(frozen, {"tune": 300, "target_accept": 0.8, "max_tree_depth": 6}, None)
+    z = {"start": jax.numpy.zeros(1), "end": jax.numpy.zeros(1)}
+    state = program.init(jax.random.PRNGKey(1), z, *program.gradient(z, given))
+    draws = []
+    for k in range(2300):
+        state = program.step(state, given)
+        if k >= 300:
+            x = [np.asarray(s.cells.logs(state.z[n])[0])[0] for s, n in zip(sides, z, strict=True)]
+            draws.append(x)
+    mean, sd = _by_quadrature(spec, table, at, growth, level, chain, points=61)
+    from arviz_stats.base import array_stats
+
+    for k in range(2):
+        values = np.array(draws)[:, k]
+        error = array_stats.mcse(values.reshape(2, -1), method="mean")
+        assert abs(values.mean() - mean[k]) < QUADRATURE * error
+        error = array_stats.mcse(values.reshape(2, -1), method="sd")
+        assert abs(values.std() - sd[k]) < QUADRATURE * error
+
+
+def _by_quadrature(spec, table, at, growth, level, chain, *, points):
+    from scipy import stats
+
+    grid = np.linspace(np.log(20.0), np.log(400.0), 2 * points + 1)[1::2]
+    density = np.empty((points, points))
+    first = sc.build_design(spec, published(_with(table, at, 90.0, 90.0)))
+    center = chain.growth.design.data["center"].values
+    place = _place(chain.level.design, table, at)
+    expected = level["intercept"] + sum(
+        level[f"effect({g.name})"][g.codes[place], 0] for g in chain.level.design.groups
+    )
+    row = _place(first, table, at)
+    for i, x in enumerate(grid):
+        design = sc.build_design(spec, published(_with(table, at, np.exp(x), 90.0)))
+        mean = growth["intercept"] + (design.X - center) @ growth["coefficient"]
+        for group in first.groups:
+            mean = mean + growth[f"effect({group.name})"][group.codes, 0]
+        others = stats.norm.logpdf(design.y, mean, growth["sigma"])
+        others[row] = 0.0
+        density[i] = others.sum() + stats.norm.logpdf(grid - x, mean[row], growth["sigma"])
+        density[i] += stats.norm.logpdf(x, expected, level["sigma"])
+    weight = np.exp(density - density.max())
+    weight /= weight.sum()
+    moments = []
+    for marginal in (weight.sum(axis=1), weight.sum(axis=0)):
+        mean = marginal @ grid
+        moments.append((mean, np.sqrt(marginal @ (grid - mean) ** 2)))
+    return tuple(zip(*moments, strict=True))
+
+
+def _place(design: sc.Design, table: pd.DataFrame, at: int) -> int:
+    rows = zip(*(design.data[f"row_{d}"].values for d in ("region", "industry")), strict=True)
+    return list(rows).index((table.region[at], table.industry[at]))
+
+
+def _with(table: pd.DataFrame, at: int, start: float, end: float) -> pd.DataFrame:
+    table = table.copy()
+    table.loc[at, ["employment_start", "employment_end"]] = [start, end]
+    return table
+
+
+QUICK = {"m": 20, "burn": 30, "thin": 1, "progress": False}
+
+
+def complete(table: pd.DataFrame) -> sc.Completed:
+    true = table.groupby(["region", "cluster"])[["true_start", "true_end"]].sum().reset_index()
+    parts = [
+        true[["region", "cluster"]].assign(year=year, employment=true[name])
+        for year, name in ((2018, "true_start"), (2021, "true_end"))
+    ]
+    totals, panel = [pd.concat(parts)], published(table)
+    return sc.complete_panels(
+        spec_of(PLAIN), panel, seed=1, totals=totals, totals_sd=TOTALS_SD, **QUICK
+    )
+
+
+@pytest.fixture(scope="module")
+def completed() -> tuple[pd.DataFrame, sc.Completed]:
+    table = economy()
+    return table, complete(table)
+
+
+def test_completed_panels_keep_what_is_known(completed: tuple) -> None:
+    table, made = completed
+    given = published(table)
+    assert len(made.panels) == 20
+    for panel in made.panels:
+        for period in ("start", "end"):
+            known, values = given.values("employment", period), panel.values("employment", period)
+            low, high = (given.values(f"employment_{s}", period) for s in ("lower", "upper"))
+            present = given.data["present"]
+            assert (values.where(known.notnull(), 0.0) == known.fillna(0.0)).all()
+            assert values.notnull().equals(present)
+            inside = (np.maximum(low, 1.0) <= values) & (values <= high)
+            assert (inside | ~present | known.notnull()).all()
+    first, last = (made.panels[k].values("employment", "start").values for k in (0, -1))
+    assert (first != last)[given.values("employment", "start").isnull() & present].mean() > 0.9
+    assert made.panels[3].provenance["completed"]["panel"] == 4
+
+
+def test_completed_panels_add_up(completed: tuple) -> None:
+    table, made = completed
+    for period in ("start", "end"):
+        true = table.groupby(["region", "cluster"])[f"true_{period}"].sum()
+        for panel in made.panels[10:]:
+            values = panel.values("employment", period).to_series().dropna().rename("value")
+            frame = values.reset_index().merge(table[["region", "industry", "cluster"]])
+            ratio = np.log(frame.groupby(["region", "cluster"])["value"].sum() / true)
+            unknown = ratio.abs() > 0
+            assert ratio.abs().max() < 6.0 * TOTALS_SD
+            assert ratio[unknown].std() < 2.0 * TOTALS_SD
+
+
+def test_same_seed_gives_the_same_panels(completed: tuple) -> None:
+    table, made = completed
+    again = complete(table)
+    pd.testing.assert_frame_equal(again.trace, made.trace, check_exact=True)
+    for a, b in zip(again.panels, made.panels, strict=True):
+        assert a.data.identical(b.data)
+
+
+def test_pooled_fit_counts_the_panels(completed: tuple, tmp_path) -> None:
+    _, made = completed
+    spec, options = spec_of(PLAIN), {"seed": 1, "tune": 30, "draws": 10, "progress": False}
+    folder = tmp_path / "panels"
+    fit = sc.fit_completed(spec, made, checkpoint=folder, **options)
+    assert fit.draws("coefficient").shape == (2, 200, 2)
+    assert np.unique(fit.sample_stats["panel"]).tolist() == list(range(1, 21))
+    shares = sc.between_panels(fit).set_index("parameter")["share"]
+    assert ((shares >= 0.0) & (shares <= 1.0)).all()
+    assert "completed panel" in " ".join(fit.design.record["notes"])
+    # a stopped run goes on to the same draws
+    (folder / "panel-011.npz").unlink()
+    again = sc.fit_completed(spec, made, checkpoint=folder, **options)
+    assert (again.draws("coefficient") == fit.draws("coefficient")).all()
+    with pytest.raises(SamplingError, match="another run"):
+        sc.fit_completed(spec, made, checkpoint=folder, **options | {"seed": 2})
+    saved = fit.save(tmp_path / "fit.nc")
+    assert sc.load_fit(saved).provenance["completed"]["m"] == 20
+
+
+def test_share_between_panels_is_rubins() -> None:
+    rng = np.random.default_rng(1)
+    m, draws = 50, 400
+    means = rng.normal(0.0, 2.0, m)
+    values = np.repeat(means, draws) + rng.normal(0.0, 1.0, (2, m * draws))
+    share = between_shares({"sigma": values}, m)["sigma"]
+    between = (1.0 + 1.0 / m) * means.var(ddof=1)
+    assert share == pytest.approx(between / (between + 1.0), abs=0.01)
+    with pytest.raises(FitError, match="one panel"):
+        sc.between_panels(type("Fit", (), {"provenance": {}})())
+
+
+def test_what_cannot_be_completed_is_refused() -> None:
+    table, spec = economy(), spec_of(PLAIN)
+    with pytest.raises(SpecError, match=r"outcome = 'sar'"):
+        sc.complete_panels(
+            override(spec, {"spatial.outcome": "sar"}), published(table), ring(), seed=1
+        )
+    with pytest.raises(SpecError, match="student-t"):
+        sc.complete_panels(
+            override(spec, {"likelihood.family": "student-t"}), published(table), seed=1
+        )
+    with pytest.raises(SpecError, match="absent = 'withheld'"):
+        sc.complete_panels(override(spec, {"cells.absent": "withheld"}), published(table), seed=1)
+    with pytest.raises(SpecError, match="at least 20"):
+        sc.complete_panels(spec, published(table), seed=1, m=5)
+    with pytest.raises(PanelError, match="no withheld cell"):
+        sc.complete_panels(spec, published(economy(withheld=0.0)), seed=1)
+    tiny = table.copy()
+    hidden = tiny["employment_start"].isna()
+    tiny.loc[hidden, ["employment_lower_start", "employment_upper_start"]] = [0.0, 0.5]
+    with pytest.raises(PanelError, match="upper bound below 1"):
+        sc.complete_panels(spec, published(tiny), seed=1)
+    with pytest.raises(PanelError, match="unknown or not positive"):
+        sc.complete_panels(spec, published(table), seed=1, predictors=["age"])
+
+
+def test_totals_are_checked() -> None:
+    table, spec = economy(), spec_of(PLAIN)
+    panel = published(table)
+    good = pd.DataFrame({"region": ["r00"], "year": [2018], "employment": [1.0]})
+    for wrong, message in (
+        (good, "outside what the bounds"),
+        (good.drop(columns="region"), "expected 'year'"),
+        (good.assign(employment=0.0), "not a positive number"),
+        (good.assign(region="elsewhere"), "without a cell"),
+        (pd.concat([good, good]), "a total twice"),
+    ):
+        with pytest.raises(PanelError, match=message):
+            sc.complete_panels(spec, panel, seed=1, totals=[wrong])
+
+
+def test_unknown_cells_without_an_upper_bound() -> None:
+    table = economy().drop(
+        columns=[f"employment_{s}_{e}" for s in ("lower", "upper") for e in ("start", "end")]
+    )
+    panel = published(table)
+    everything = np.ones((len(panel.regions), panel.data.sizes["industry"]), dtype=bool)
+    cells = withheld_cells(panel, "employment", "start", floor=2.0, wanted=everything)
+    x, jacobian = cells.logs(np.zeros(cells.size))
+    np.testing.assert_allclose(x, np.log(2.0) + 1.0)
+    assert float(jacobian) == 0.0
+    assert cells.size == int(panel.cell_counts("employment", "start")["withheld"])
+    # numerical Jacobian of both transforms
+    bounded = withheld_cells(
+        published(economy()), "employment", "start", floor=1.0, wanted=everything
+    )
+    for some in (cells, bounded):
+        z = np.linspace(-2.0, 2.0, some.size)
+        step = 1e-6
+        slope = (np.asarray(some.logs(z + step)[0]) - np.asarray(some.logs(z - step)[0])) / (
+            2 * step
+        )
+        assert float(some.logs(z)[1]) == pytest.approx(np.log(slope).sum(), abs=1e-6)
+    sums = read_totals([], panel, "employment", "start", 2018)
+    assert Side("start", cells, sums).totals.log_density(None, 1.0) == 0.0
