@@ -3,7 +3,6 @@ from .catalogue import citation as citation
 from .catalogue import list_models as list_models
 from .catalogue import load_model as load_model
 from .comparison import compare as compare
-from .comparison import regression_table as regression_table
 from .completion import Completed as Completed
 from .completion import between_panels as between_panels
 from .completion import complete_panels as complete_panels
@@ -44,6 +43,8 @@ from .predictions import counterfactual as counterfactual
 from .predictions import predict as predict
 from .ranges import spillover_range as spillover_range
 from .ranges import uninformed_weights as uninformed_weights
+from .regression_tables import RegressionTable as RegressionTable
+from .regression_tables import regression_table as regression_table
 from .reporting import write_report as write_report
 from .result import Fit as Fit
 from .result import load_fit as load_fit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,13 +14,18 @@ from spatialclusters.result import Fit
 from spatialclusters.spatial_ml import SpatialML
 from spatialclusters.spillovers import has_lags, impacts
 
-__all__ = ["Result", "compare", "expected_gaps", "regression_table"]
+__all__ = [
+    "Result",
+    "compare",
+    "estimator_frames",
+    "expected_gaps",
+    "refuse_other_rows",
+    "sample_of",
+]
 
 type Result = Fit | Frequentist | SpatialML
 """What can stand side by side."""
 
-_IMPACTS: Final = ("direct", "indirect", "total")
-_TABLE: Final = ("coefficient", "spatial", *_IMPACTS, "speed", "half_life", "per_sd")
 _STATISTICS: Final = ["estimate", "std_error", "ci_low", "ci_high"]
 
 
@@ -70,7 +74,7 @@ def compare(fit: Fit, *others: Result) -> pd.DataFrame:
     np.float64(0.95)
     """
     for other in others:
-        _refuse_other_rows(fit, other)
+        refuse_other_rows(fit, other)
     frames = _frames((fit, *others))
     posterior = next(iter(frames.values()))["estimate"]
     parts = {}
@@ -90,7 +94,7 @@ def expected_gaps(fit: Fit, frequentist: Frequentist) -> list[str]:
     FitError
         Rows, response or unit differ.
     """
-    _refuse_other_rows(fit, frequentist)
+    refuse_other_rows(fit, frequentist)
     groups, noise = fit.design.groups, fit.spec.likelihood
     random = [g.name for g in groups if g.effect == "random" and g.name in frequentist.absorbed]
     means = [group.name for group in groups if group.effect == "correlated"]
@@ -113,64 +117,42 @@ def expected_gaps(fit: Fit, frequentist: Frequentist) -> list[str]:
     return [text.format(", ".join(map(str, found))) for found, text in reasons if found]
 
 
-def regression_table(*results: Result) -> str:
-    """Lay estimates out as text: estimate, (standard error) and [interval] below one another.
-
-    Each estimator of the fits and frequentist results becomes a column; the footer gives
-    rows, group effects and W.
+def refuse_other_rows(one: Result, other: Result) -> None:
+    """Refuse to put side by side what was estimated from different samples.
 
     Raises
     ------
     FitError
         Rows, response or unit differ.
-
-    Examples
-    --------
-    >>> from spatialclusters.design import build_design
-    >>> from spatialclusters.frequentist import fit_frequentist
-    >>> from spatialclusters.panel import read_panel
-    >>> from spatialclusters.spec import parse_spec
-    >>> table = pd.DataFrame({"region": list("abcd"), "y": [1.0, 2, 2.5, 4], "x": [0.0, 1, 2, 3]})
-    >>> design = build_design(parse_spec('formula = "y ~ x"'), read_panel(table))
-    >>> for line in regression_table(fit_frequentist(design)).splitlines()[4:7]:
-    ...     print(line.split())
-    ['x', '0.95']
-    ['(0.1323)']
-    ['[0.3808,', '1.519]']
     """
-    for other in results[1:]:
-        _refuse_other_rows(results[0], other)
-    frames = _frames(results)
-    lines = [["", *frames]]
-    for term, effect in dict.fromkeys(key for frame in frames.values() for key in frame.index):
-        if effect in _TABLE:
-            cells = [_cell(frame, (term, effect)) for frame in frames.values()]
-            labels = (term if effect in ("coefficient", "spatial") else f"{term}, {effect}", "", "")
-            lines += [list(line) for line in zip(labels, *cells, strict=True)]
-    footer = [note for result in results for note in _footer(result)]
-    names = ("rows", "group effects", "W")
-    lines += [[name, *notes] for name, *notes in zip(names, *footer, strict=True)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in lines
-    ]
-    return "\n".join([*map(str.rstrip, text), "(standard error or posterior sd) [95 % interval]"])
-
-
-def _refuse_other_rows(one: Result, other: Result) -> None:
-    for what, a, b in zip(("rows", "response", "unit"), _sample(one), _sample(other), strict=True):
+    both = zip(("rows", "response", "unit"), sample_of(one), sample_of(other), strict=True)
+    for what, a, b in both:
         if a != b:
             got = "other rows" if what == "rows" else f"{what} {a!r} and {b!r}"
             msg = f"compare: got {got}; expected the same rows, response and unit. Refit on one panel."
             raise FitError(msg)
 
 
-def _sample(result: Result) -> tuple[str, str, str]:
+def sample_of(result: Result) -> tuple[str, str, str]:
+    """Return digest of the rows, response and unit."""
     if not isinstance(result, Fit):
         return result.rows_digest, result.response, result.unit
     attrs = result.design.data.attrs
     return result.design.rows_digest, str(attrs["response"]), str(attrs["unit"])
+
+
+def estimator_frames(result: Result) -> dict[str, pd.DataFrame]:
+    """Return the tidy frame of each estimator of a result, by its name.
+
+    A posterior has the coefficients and what follows from them overall: convergence,
+    specialization and, with spatial lags, impacts of a change in one row.
+    """
+    if not isinstance(result, Fit):
+        parts = result.estimates.groupby("estimator", sort=False)
+        return {str(name): part for name, part in parts}
+    process = result.spec.spatial.outcome
+    named = ["posterior", *([] if process == "none" else [process.upper()])]
+    return {", ".join(named): _posterior(result)}
 
 
 def _treatment(fit: Fit) -> str:
@@ -185,16 +167,9 @@ def _frames(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
     """Return one frame per estimator, indexed by (term, effect), under distinct titles."""
     frames: dict[str, pd.DataFrame] = {}
     for result in results:
-        if not isinstance(result, Fit):
-            parts = {
-                str(name): part for name, part in result.estimates.groupby("estimator", sort=False)
-            }
-        else:
-            process = result.spec.spatial.outcome
-            named = ["posterior", *([] if process == "none" else [process.upper()])]
-            title = ", ".join([*named, *filter(None, [_treatment(result)])])
-            parts = {title: _posterior(result)}
-        for name, part in parts.items():
+        groups = [_treatment(result)] if isinstance(result, Fit) and result.design.groups else []
+        for estimator, part in estimator_frames(result).items():
+            name = ", ".join([estimator, *groups])
             title = name if name not in frames else f"{name}, {part['model'].iloc[0]}"
             number = 1 + sum(known.startswith(title) for known in frames)
             title = title if title not in frames else f"{title} ({number})"
@@ -215,29 +190,3 @@ def _posterior(fit: Fit) -> pd.DataFrame:
         # a change in one row, as in the impacts of maximum likelihood
         parts.append(impacts(fit).query("group == 'row'"))
     return pd.concat(parts, ignore_index=True)
-
-
-def _cell(frame: pd.DataFrame, key: tuple[str, str]) -> tuple[str, str, str]:
-    if key not in frame.index:
-        return "", "", ""
-    estimate, error, low, high = frame[_STATISTICS].loc[[key]].to_numpy(float)[0]
-    spread = "" if math.isnan(error) else f"({error:.4g})"
-    return f"{estimate:.4g}", spread, "" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]"
-
-
-def _footer(result: Result) -> list[tuple[str, str, str]]:
-    """Return rows, group effects and W, for each estimator of a result."""
-    if isinstance(result, Fit):
-        kind = result.weights.kind if result.weights else "none"
-        return [(str(result.design.n_rows), _treatment(result) or "none", kind)]
-    absorbed = ""
-    if isinstance(result, Frequentist):
-        absorbed = f"absorbed: {', '.join(result.absorbed)}"
-    return [
-        (
-            str(result.n_rows),
-            absorbed if name == "fixed effects" else "none",
-            result.weights or "none",
-        )
-        for name, _ in result.estimates.groupby("estimator", sort=False)
-    ]

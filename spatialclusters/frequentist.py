@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -51,26 +51,35 @@ class Frequentist:
         What was absorbed, dropped or left out, in sentences.
     rows_digest, response, unit
         What a comparison must agree on.
-    n_rows
-        Rows of the design.
+    n_rows, n_regions
+        Rows and regions of the design.
+    rows_used, errors
+        By estimator: rows without those that are alone in an absorbed group, and what its
+        standard errors are.
     moran
         ``statistic, expected, z, p_value`` of Moran's I of the OLS residuals, or None.
-    absorbed, left_out
-        Groups whose fixed effects were absorbed, and those that would absorb a term.
-    weights
-        Kind of W, or None.
+    absorbed, implied, left_out
+        Groups whose fixed effects were absorbed, those whose effects are sums of these, and
+        those that would absorb a term.
+    weights, weights_digest
+        Kind of W and its digest, or None.
     """
 
     estimates: pd.DataFrame
     notes: tuple[str, ...]
     rows_digest: str
     n_rows: int
+    n_regions: int
+    rows_used: Mapping[str, int]
+    errors: Mapping[str, str]
     moran: dict[str, float] | None
     response: str
     unit: str
     absorbed: tuple[str, ...]
+    implied: tuple[str, ...]
     left_out: tuple[str, ...]
     weights: str | None
+    weights_digest: str | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,15 @@ class _Coefficient:
         b, se = self.estimate * factor, self.std_error * abs(factor)
         reach = self.critical * se
         return {"estimate": b, "std_error": se, "ci_low": b - reach, "ci_high": b + reach}
+
+
+class _Within(NamedTuple):
+    """The fixed-effects regression, empty if there is none."""
+
+    found: list[_Coefficient]
+    notes: list[str]
+    errors: str = ""
+    used: int = 0
 
 
 def fit_frequentist(
@@ -146,27 +164,34 @@ def fit_frequentist(
     spec = source.spec if spec is None and isinstance(source, Fit) else spec
     codes = _clusters(design, cluster or "region")
     columns, groups, left, notes = _plan(design, spec)
-    within, within_notes = _fixed_effects(design, columns, groups, codes, cluster or "region")
+    within = _fixed_effects(design, columns, groups, codes, cluster or "region")
     pooled, ols = _pooled(design)
     moran, moran_note = _moran(design, ols)
-    found = [("fixed effects", c) for c in within] + [("OLS", c) for c in pooled]
+    found = [("fixed effects", c) for c in within.found] + [("OLS", c) for c in pooled]
+    absorbed = [group.name for group in groups] if within.found else []
+    intercepts = [group.name for group in design.groups if -1 in group.columns]
     return Frequentist(
         estimates=estimates_frame(row for pair in found for row in _rows(design, spec, *pair)),
         notes=(
             *notes,
             *_reference(design),
-            *within_notes,
+            *within.notes,
             "OLS pools all rows and has no group effects.",
             moran_note,
         ),
         rows_digest=design.rows_digest,
         n_rows=design.n_rows,
+        n_regions=int(design.record["regions"]),
+        rows_used={"fixed effects": within.used, "OLS": design.n_rows},
+        errors={"fixed effects": within.errors, "OLS": "homoskedastic"},
         moran=moran,
         response=str(design.data.attrs["response"]),
         unit=str(design.data.attrs["unit"]),
-        absorbed=tuple(group.name for group in groups) if within else (),
+        absorbed=tuple(absorbed),
+        implied=tuple(n for n in intercepts if absorbed and n not in (*absorbed, *left)),
         left_out=tuple(left),
         weights=design.weights.kind if design.weights else None,
+        weights_digest=design.weights.digest if design.weights else None,
     )
 
 
@@ -231,11 +256,11 @@ def _clusters(design: Design, name: str) -> np.ndarray:
 
 def _fixed_effects(
     design: Design, columns: list[int], groups: list[GroupDesign], codes: np.ndarray, by: str
-) -> tuple[list[_Coefficient], list[str]]:
+) -> _Within:
     """Run pyfixest on covariates in standard deviations, under generated names."""
     if not groups or not columns:
         lacks = "covariate" if groups else "group to absorb"
-        return [], [f"No fixed-effects regression: the model has no {lacks}."]
+        return _Within([], [f"No fixed-effects regression: the model has no {lacks}."])
     names = {f"x{i}": column for i, column in enumerate(columns)}
     table = {"y": design.y, **{name: design.standardized[:, i] for name, i in names.items()}}
     table |= {f"f{i}": group.codes for i, group in enumerate(groups)} | {"c0": codes}
@@ -244,7 +269,8 @@ def _fixed_effects(
     clustered = 1 < count < n
     result, used = _feols(formula, pd.DataFrame(table), {"CRV1": "c0"} if clustered else "HC1")
     if result is None:
-        return [], ["No fixed-effects regression: its fixed effects absorb every covariate."]
+        notes = ["No fixed-effects regression: its fixed effects absorb every covariate."]
+        return _Within([], notes)
     found = []
     for name, b, se, critical in result.itertuples():
         i, scale = names[name], float(design.data["scale"].values[names[name]])
@@ -256,7 +282,7 @@ def _fixed_effects(
     gone = [design.terms[i] for name, i in names.items() if name not in result.index]
     if gone:
         notes.append(f"Left out as collinear with columns or fixed effects: {listing(gone)}.")
-    return found, notes
+    return _Within(found, notes, kind if clustered else "robust (HC1)", used)
 
 
 def _feols(formula: str, table: pd.DataFrame, vcov: Any) -> tuple[pd.DataFrame | None, int]:

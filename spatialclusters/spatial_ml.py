@@ -24,6 +24,7 @@ from spatialclusters.result import Fit
 
 if TYPE_CHECKING:
     from spatialclusters.spec import ModelSpec
+    from spatialclusters.weights import Weights
 
 __all__ = ["SpatialML", "fit_spatial_ml", "impacts_at"]
 
@@ -39,7 +40,7 @@ class SpatialML:
 
     ``estimates`` is tidy, by estimators ``"ML SAR"``, ``"ML SEM"`` and ``"ML SDM"``;
     ``notes`` say what W is and what was added, left out or redrawn; ``log_likelihood`` is by
-    process. The rest is what a comparison must agree on, and the kind of W.
+    process. The rest is what a comparison must agree on, regions, and kind and digest of W.
     """
 
     estimates: pd.DataFrame
@@ -47,9 +48,11 @@ class SpatialML:
     log_likelihood: Mapping[str, float]
     rows_digest: str
     n_rows: int
+    n_regions: int
     response: str
     unit: str
     weights: str
+    weights_digest: str
 
 
 def fit_spatial_ml(
@@ -118,7 +121,7 @@ def fit_spatial_ml(
     if unknown := set(processes) - set(_PROCESSES):
         msg = f"processes: got {listing(sorted(unknown))}; expected {listing(_PROCESSES)}."
         raise FitError(f"{msg} Correct them.")
-    space, kind, notes = _space(design)
+    space, weights, notes = _space(design)
     rows: list[dict[str, Any]] = []
     heights: dict[str, float] = {}
     unit = str(design.data.attrs["unit"])
@@ -138,8 +141,18 @@ def fit_spatial_ml(
             own = zip(b.index, effects, b, np.sqrt(V.diagonal()), strict=True)
             rows += [base | _row(unit, *quantity) for quantity in (*own, *impacts)]
         notes += [f"{base['estimator']} {note}" for note in told]
-    sample_of = (design.rows_digest, design.n_rows, str(design.data.attrs["response"]), unit)
-    return SpatialML(estimates_frame(rows), tuple(notes), heights, *sample_of, kind)
+    return SpatialML(
+        estimates=estimates_frame(rows),
+        notes=tuple(notes),
+        log_likelihood=heights,
+        rows_digest=design.rows_digest,
+        n_rows=design.n_rows,
+        n_regions=int(design.record["regions"]),
+        response=str(design.data.attrs["response"]),
+        unit=unit,
+        weights=weights.kind,
+        weights_digest=weights.digest,
+    )
 
 
 def impacts_at(W: Any, rho: Any, beta: Any, theta: Any = 0.0) -> tuple[np.ndarray, ...]:
@@ -180,7 +193,7 @@ def impacts_at(W: Any, rho: Any, beta: Any, theta: Any = 0.0) -> tuple[np.ndarra
     return direct, whole - direct, whole
 
 
-def _space(design: Design) -> tuple[Spectrum, str, list[str]]:
+def _space(design: Design) -> tuple[Spectrum, Weights, list[str]]:
     """Analyze W over rows; say what it is, and what is in no spatial model."""
     lag, weights = design.lag, design.weights
     if lag is None or weights is None:
@@ -196,7 +209,7 @@ def _space(design: Design) -> tuple[Spectrum, str, list[str]]:
         notes.append("W is the reference of weights that only the posterior estimates.")
     groups = ", ".join(group.name for group in design.groups)
     notes += [f"Group effects and means are in no spatial model: {groups}."] if groups else []
-    return spectrum(lag.matrix), weights.kind, notes
+    return spectrum(lag.matrix), weights, notes
 
 
 def _columns(

@@ -29,6 +29,7 @@ from spatialclusters.cli.output import (
     warn,
     write,
 )
+from spatialclusters.cli.table import table
 from spatialclusters.errors import FitError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ models_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.command()(complete)
+app.command()(table)
 
 _IMPACTS: Final = {
     "overall": (
@@ -373,7 +375,7 @@ def compare(
         for text in found.notes:
             note(text)
     if style == "table":
-        write(clean(sc.regression_table(first, *others, *beside), keep="\n"))
+        write(clean(sc.regression_table(first, *others, *beside).to_text(), keep="\n"))
         return
     tidy = pd.DataFrame(
         sc.compare(first, *others, *beside).stack("estimator", future_stack=True)

@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from spatialclusters.comparison import compare, expected_gaps, regression_table
+from spatialclusters.comparison import compare, expected_gaps
 from spatialclusters.design import build_design
 from spatialclusters.effects import convergence
 from spatialclusters.errors import FitError
 from spatialclusters.frequentist import fit_frequentist
 from spatialclusters.panel import read_panel
+from spatialclusters.regression_tables import regression_table
 from spatialclusters.result import assemble
 from spatialclusters.spec import parse_spec
-from spatialclusters.weights import read_weights
 
 EXACT = 1e-12  # one subtraction and one division
 MODEL = """
@@ -211,24 +211,3 @@ def test_a_group_left_out_is_named(fit, frequentist):
     gaps = expected_gaps(fit, changed)
     assert gaps[0].startswith("Random effects (industry)")
     assert any(gap.startswith("Effects of region are in the model only") for gap in gaps)
-
-
-def test_table_as_text(frequentist):
-    edges = pd.DataFrame({"region_i": [f"r{i}" for i in range(8)]})
-    edges["region_j"] = [f"r{i ^ 1}" for i in range(8)]
-    fit = fit_of(weights=read_weights(edges))
-    text = regression_table(fit, frequentist)
-    lines = text.splitlines()
-    assert lines[0].split()[-3:] == ["fixed", "effects", "OLS"]
-    start = next(i for i, line in enumerate(lines) if line.startswith("z "))
-    row = frequentist.estimates.query("term == 'z' and effect == 'coefficient'").iloc[0]
-    assert f"{row['estimate']:.4g}" in lines[start]
-    assert f"({row['std_error']:.4g})" in lines[start + 1]
-    assert f"[{row['ci_low']:.4g}, {row['ci_high']:.4g}]" in lines[start + 2]
-    assert lines[start + 1].startswith("  ")
-    assert lines[-4].split() == ["rows", "72", "72", "72"]
-    assert "region random, industry random" in lines[-3]
-    assert lines[-3].endswith("none")
-    assert "absorbed: region, industry" in lines[-3]
-    assert lines[-2].split() == ["W", "edges", "none", "none"]
-    assert "nan" not in text

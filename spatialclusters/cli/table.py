@@ -1,0 +1,117 @@
+"""The command that writes a table for publication."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from spatialclusters.cli import options
+from spatialclusters.cli.inputs import check_target, pairs
+from spatialclusters.cli.output import clean, note, set_verbosity, write
+from spatialclusters.errors import FitError
+
+if TYPE_CHECKING:
+    from spatialclusters.loo import Loo
+
+__all__ = ["table"]
+
+
+def table(
+    files: Annotated[list[Path], typer.Argument(metavar="FIT.nc...", help="Saved fits.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write: .txt, .md, .html, .tex, .xlsx or .docx.",
+        ),
+    ] = None,
+    style: Annotated[
+        Literal["text", "markdown", "html", "latex"] | None,
+        typer.Option("--format", help="On standard output; with -o the suffix says it."),
+    ] = None,
+    frequentist: Annotated[
+        bool, typer.Option("--frequentist", help="With fixed effects and OLS of the first fit.")
+    ] = False,
+    spatial_ml: Annotated[
+        bool,
+        typer.Option("--spatial-ml", help="With SAR, SEM and SDM of the first by spreg."),
+    ] = False,
+    loo: Annotated[
+        bool, typer.Option("--loo", help="With the elpd of each fit by marginal leave-one-out.")
+    ] = False,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", metavar="NAME=TEXT", help="What to print for a term or group. Repeatable."
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="TEXT", help="Name of a column, in order. Repeatable."),
+    ] = None,
+    effects: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--effect",
+            metavar="NAME",
+            help="What to show: coefficient, spatial, direct, indirect, total, change, speed, "
+            "half_life, per_sd, sd, correlation; by default all but change and correlation. "
+            "Repeatable.",
+        ),
+    ] = None,
+    title: Annotated[str, typer.Option("--title", help="Stands above the table.")] = "",
+    digits: Annotated[
+        int, typer.Option("--digits", min=1, max=6, help="Significant digits of errors.")
+    ] = 2,
+    force: options.Force = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write fits, and frequentist estimates, side by side as a table for publication."""
+    set_verbosity(verbose=verbose, quiet=quiet)
+    if output is not None:
+        _check_output(output, files, style, force=force)
+    import spatialclusters as sc
+
+    fits = [sc.load_fit(file) for file in files]
+    beside: list[Any] = [sc.fit_frequentist(fits[0])] if frequentist else []
+    beside += [sc.fit_spatial_ml(fits[0])] if spatial_ml else []
+    for found in beside:
+        for text in found.notes:
+            note(text)
+    predictive: list[Loo | None] = []
+    if loo:
+        predictive = [*map(sc.marginal_loo, fits), *[None] * len(beside)]
+        for file, result in zip(files, predictive, strict=False):
+            note(f"{file.name}: {result}")
+    made = sc.regression_table(
+        *fits,
+        *beside,
+        labels=pairs(labels, "--label", "NAME=TEXT"),
+        columns=columns,
+        title=title,
+        digits=digits,
+        **({"effects": effects} if effects else {}),
+        loo=predictive,
+    )
+    if output is not None:
+        write(clean(str(made.save(output))))
+        return
+    text = getattr(made, f"to_{style or 'text'}")()
+    write(clean(text, keep="\n"))
+
+
+def _check_output(output: Path, files: list[Path], style: str | None, *, force: bool) -> None:
+    """Refuse, before any work, a file that cannot be written or whose format is in doubt."""
+    if style is not None:
+        msg = "table: got --format and -o; expected one of them. The suffix of -o says the format."
+        raise FitError(msg)
+    for file in files:
+        check_target(output, force=force, source=file)
+    from spatialclusters.regression_tables.table import check_format
+
+    check_format(output)
