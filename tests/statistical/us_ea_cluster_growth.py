@@ -80,7 +80,7 @@ def main() -> int:
             "the same rows.",
             "",
             "```",
-            sc.regression_table(*fits, frequentist),
+            sc.regression_table(*fits, frequentist).to_text(),
             "```",
             "",
             *(
