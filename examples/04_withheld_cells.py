@@ -2,8 +2,8 @@
 
     python examples/04_withheld_cells.py OUT --replications 100 --seed 1 --processes 2
 
-Each replication simulates an economy, withholds six cells in ten (small ones first, with the
-brackets that County Business Patterns used to publish) and estimates
+Each replication simulates an economy, withholds six cells in ten (those in low brackets first; the
+brackets are those that County Business Patterns used to publish) and estimates
 
     growth ~ log(employment) + log1p(rest_of_cluster) + (1 | region) + (1 | industry)
 
@@ -85,9 +85,9 @@ def economy(rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
     true, published = ids.copy(), ids.copy()
     for name, grid in (("start", start), ("end", end)):
         value = grid[r, i]
-        chance = 1.0 / (1.0 + np.exp(0.7 * (np.log(value) - 4.0)))
-        hidden = rng.uniform(size=len(value)) < np.minimum(chance * WITHHELD / chance.mean(), 0.98)
         bracket = np.searchsorted(BRACKETS, value, side="right") - 1
+        chance = 1.0 / (1.0 + np.exp(0.7 * (np.log(BRACKETS[bracket + 1]) - 4.6)))
+        hidden = rng.uniform(size=len(value)) < np.minimum(chance * WITHHELD / chance.mean(), 0.98)
         true[f"employment_{name}"] = value
         published[f"employment_{name}"] = np.where(hidden, np.nan, value)
         published[f"employment_lower_{name}"] = np.where(hidden, BRACKETS[bracket], value)
