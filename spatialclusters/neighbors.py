@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import sparse
 
 from spatialclusters.blends import Decay
+from spatialclusters.centroids import region_centroids, region_shapes
 from spatialclusters.errors import WeightsError, listing, suggestion
 from spatialclusters.weights import (
     Weights,
@@ -23,13 +24,10 @@ from spatialclusters.weights import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from spatialclusters.panel import Panel
 
 __all__ = ["contiguity", "distance_band", "distance_decay", "knn", "parse_weights"]
 
-_DIAMETER_KM = 2 * 6371.0088  # mean radius of GRS 80 and WGS 84 (Moritz 2000)
 _TIE = 1e-9  # relative: rounding leaves equal distances some 1e-13 apart
 _ROUNDING = 1e-12  # relative: a distance this close to the threshold is at it
 
@@ -57,7 +55,7 @@ def contiguity(panel: Panel, *, rook: bool = False, row_standardize: bool = True
     from libpysal.graph import Graph
 
     kind = "rook" if rook else "queen"
-    shapes = _geometry(panel)
+    shapes = region_shapes(panel.geometry, panel.regions)
     other = sorted(set(shapes.geom_type) - {"Polygon", "MultiPolygon"})
     if other:
         msg = f"{kind} weights: got {listing(other)} geometry; expected polygons."
@@ -94,7 +92,8 @@ def knn(panel: Panel, k: int, *, row_standardize: bool = True) -> Weights:
     from scipy.spatial import KDTree
 
     regions = panel.regions
-    points, _, notes = _points(panel)
+    centroids = region_centroids(panel.geometry, regions)
+    points, notes = centroids.points, list(centroids.notes)
     if not 1 <= k < len(regions):
         msg = f"knn weights: got k = {k} for {len(regions)} regions; expected 1 <= k < that."
         raise WeightsError(f"{msg} Choose such a k.")
@@ -122,22 +121,14 @@ def knn(panel: Panel, k: int, *, row_standardize: bool = True) -> Weights:
 def distance_band(panel: Panel, threshold: float, *, row_standardize: bool = True) -> Weights:
     r"""Return weights :math:`a_{ij} = 1` if centroids are at most ``threshold`` apart.
 
-    With longitude :math:`\lambda` and latitude :math:`\varphi`, the great circle in km
-    (haversine, R = 6371.0088 km); projected, a straight line in km; without a reference
-    system, a straight line in map units. Centroids are those of the flat map.
-
-    .. math:: d = 2R \arcsin\sqrt{\sin^2\tfrac{\Delta\varphi}{2}
-              + \cos\varphi_i \cos\varphi_j \sin^2\tfrac{\Delta\lambda}{2}}
+    Distances are those of :func:`~spatialclusters.centroids.region_centroids`: great circles
+    in km; projected, straight lines in km; without a reference system, in map units.
 
     Raises
     ------
     WeightsError
         There is no geometry, the threshold is not positive and finite, or a latitude
         is beyond 90 degrees.
-
-    References
-    ----------
-    Moritz, H. (2000). Geodetic Reference System 1980. doi:10.1007/s001900050278
 
     Examples
     --------
@@ -153,15 +144,13 @@ def distance_band(panel: Panel, threshold: float, *, row_standardize: bool = Tru
     if not (math.isfinite(threshold) and threshold > 0):
         msg = f"distance weights: got threshold {threshold}; expected a positive number."
         raise WeightsError(f"{msg} Write for example distance:150.")
-    points, sphere, notes = _points(panel)
-    tree, chord = KDTree(points), threshold
-    if sphere:
-        chord = _DIAMETER_KM * math.sin(min(threshold / _DIAMETER_KM, math.pi / 2))
+    centroids = region_centroids(panel.geometry, panel.regions)
+    points, notes = centroids.points, list(centroids.notes)
+    tree, chord = KDTree(points), centroids.chord(threshold)
     pairs = tree.query_pairs(chord * (1 + _ROUNDING), output_type="ndarray")
     focal, neighbor = np.concatenate([pairs, pairs[:, ::-1]]).T
     if len(np.unique(focal)) < len(points) > 1:
-        far = float(tree.query(points, k=2)[0][:, 1].max())
-        far = _DIAMETER_KM * math.asin(min(far / _DIAMETER_KM, 1.0)) if sphere else far
+        far = float(centroids.distance(tree.query(points, k=2)[0][:, 1]).max())
         notes.append(f"From threshold {far:.6g} up every region has a neighbor.")
     links = focal, neighbor, np.ones(len(focal))
     return build_weights(panel.regions, links, f"distance:{threshold:g}", notes, row_standardize)
@@ -227,22 +216,15 @@ def distance_decay(
     ):
         if wrong:
             raise WeightsError(f"{where}: got {got}; expected {expected}. Correct it.")
-    points, sphere, notes = _points(panel)
+    centroids = region_centroids(panel.geometry, panel.regions)
+    points, notes, km = centroids.points, list(centroids.notes), centroids.distance
     n, tree = len(points), KDTree(points)
-
-    def km(chord: NDArray[np.float64]) -> NDArray[np.float64]:
-        if not sphere:
-            return chord
-        return np.asarray(_DIAMETER_KM * np.arcsin(np.minimum(chord / _DIAMETER_KM, 1.0)))
-
     nearest = tree.query(points, k=2)[0][:, 1] if n > 1 else np.ones(1)
     if (twins := np.flatnonzero(nearest == 0)).size:
         got = f"the same centroid for {listing(panel.regions[i] for i in twins)}"
         raise WeightsError(f"{where}: got {got}; expected different ones. Merge them.")
-    unit, chord = float(np.median(km(nearest))), cutoff_km
-    if sphere:
-        chord = _DIAMETER_KM * math.sin(min(cutoff_km / _DIAMETER_KM, math.pi / 2))
-    pairs = tree.query_pairs(chord * (1 + _ROUNDING), output_type="ndarray")
+    unit = float(np.median(km(nearest)))
+    pairs = tree.query_pairs(centroids.chord(cutoff_km) * (1 + _ROUNDING), output_type="ndarray")
     focal, neighbor = np.concatenate([pairs, pairs[:, ::-1]]).T
     apart = km(np.linalg.norm(points[focal] - points[neighbor], axis=1)) / unit
     distances = sparse.csr_array((apart, (focal, neighbor)), shape=(n, n))
@@ -307,41 +289,3 @@ def parse_weights(text: str, panel: Panel, *, row_standardize: bool = True) -> W
         f"--weights: got {text!r}; expected {', '.join(known)} or a .gal, .csv or "
         f".parquet file.{suggestion(name, known)} Correct it."
     )
-
-
-def _geometry(panel: Panel) -> Any:
-    """Return the shapes of the panel's regions, in its order, or say what is missing."""
-    if panel.geometry is None:
-        msg = "weights: got a panel without geometry; expected one shape per region."
-        raise WeightsError(f"{msg} Add --regions FILE, read_panel(..., regions=FILE).")
-    shapes = panel.geometry.reindex(list(panel.regions))
-    empty = shapes.index[shapes.isna() | shapes.is_empty]
-    if len(empty):
-        msg = f"weights: got no geometry for {listing(empty)}; expected one shape per region."
-        raise WeightsError(f"{msg} Add the shapes or drop the regions.")
-    return shapes
-
-
-def _points(panel: Panel) -> tuple[NDArray[np.float64], bool, list[str]]:
-    """Return centroids: on the sphere (n, 3) in km, or in the plane (n, 2); which; notes."""
-    import shapely
-
-    shapes = _geometry(panel)
-    xy = shapely.get_coordinates(shapely.centroid(shapes.to_numpy()))
-    crs = shapes.crs
-    if crs is None:
-        return xy, False, ["Distances are in map units: the geometry has no reference system."]
-    xy = xy * crs.axis_info[0].unit_conversion_factor  # to radians or meters
-    if not crs.is_geographic:
-        return xy / 1000, False, [f"Distances are straight lines in km in {crs.name}."]
-    lon, lat = xy.T
-    beyond = [panel.regions[i] for i in np.flatnonzero(abs(lat) > math.pi / 2)]
-    if beyond:
-        msg = f"weights: got latitudes beyond 90 degrees for {listing(beyond)}; expected lon, lat."
-        raise WeightsError(f"{msg} Correct the reference system.")
-    sphere = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-    notes = ["Distances are great circles in km between centroids of the longitude-latitude map."]
-    wide = shapes.index[(shapes.bounds["maxx"] - shapes.bounds["minx"] > 180).to_numpy()]
-    if len(wide):
-        notes.append(f"Centroids are off where shapes cross the antimeridian: {listing(wide)}.")
-    return sphere * _DIAMETER_KM / 2, True, notes
