@@ -15,7 +15,8 @@ from spatialclusters.design import build_design
 from spatialclusters.errors import FitError, WeightsError
 from spatialclusters.neighbors import contiguity
 from spatialclusters.panel import read_panel
-from spatialclusters.spatial_ml import fit_spatial_ml, impacts_at
+from spatialclusters.spatial_ml import fit_spatial_ml
+from spatialclusters.spatial_models import impacts_at
 from spatialclusters.spec import parse_spec
 from spatialclusters.weights import read_weights
 
