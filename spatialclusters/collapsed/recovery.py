@@ -27,14 +27,15 @@ class Values(NamedTuple):
 class Recovered(NamedTuple):
     """A draw given theta; conditional moments of all but the cells; and covariances.
 
-    ``covariance`` is that of each effect with every coefficient, (J, K, p): totals such
-    as coefficient plus slope need it. ``log_likelihood`` is log p(y | theta).
+    ``covariance`` is that of every coefficient, (p, p), and of each effect, (J, K, p), with
+    the coefficients: totals such as coefficient plus slope need it. ``log_likelihood`` is
+    log p(y | theta).
     """
 
     draw: Values
     mean: Values
     variance: Values
-    covariance: Mapping[str, Any]
+    covariance: Values
     log_likelihood: Any
 
 
@@ -76,7 +77,7 @@ def recover(layout: Layout, sums: Mapping[str, Any], theta: Theta, key: Any) -> 
         _values(layout, draw, cells),
         _values(layout, mean, {}),
         _values(layout, variance, {}),
-        _values(layout, covariance, {}).effects,
+        _values(layout, covariance, {}),
         log_likelihood(layout, theta, normal.log_det + log_det, rest),
     )
 

@@ -48,7 +48,7 @@ def raw_moments(
         if not design.intercept and -1 in group.columns:
             continue
         at = np.array([column + int(design.intercept) for column in group.columns])
-        both = recovered.covariance[group.name][:, np.arange(len(at)), at] * sd[at]
+        both = recovered.covariance.effects[group.name][:, np.arange(len(at)), at] * sd[at]
         own = sd[at] ** 2 * recovered.variance.coefficients[at]
         total = coefficient_mean[at] + recovered.mean.effects[group.name]
         means[f"total({group.name})"] = total / factors

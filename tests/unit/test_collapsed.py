@@ -238,12 +238,13 @@ def test_recovery_has_the_conditional_moments(seed):
     found, p = one(jax.random.PRNGKey(0), theta), problem.X.shape[1]
     np.testing.assert_allclose(found.mean.coefficients, mean[:p], atol=MOMENTS)
     np.testing.assert_allclose(found.variance.coefficients, np.diag(C)[:p], atol=MOMENTS)
+    np.testing.assert_allclose(found.covariance.coefficients, C[:p, :p], atol=MOMENTS)
     for name, effects in found.mean.effects.items():
         part = at[name]
         np.testing.assert_allclose(np.ravel(effects), mean[part], atol=MOMENTS)
         variance = np.ravel(found.variance.effects[name])
         np.testing.assert_allclose(variance, np.diag(C)[part], atol=MOMENTS)
-        covariance = np.reshape(found.covariance[name], (-1, p))
+        covariance = np.reshape(found.covariance.effects[name], (-1, p))
         np.testing.assert_allclose(covariance, C[part, :p], atol=MOMENTS)
     n = 4000
     draws = jax.vmap(lambda key: one(key, theta).draw)(jax.random.split(jax.random.PRNGKey(1), n))
