@@ -33,6 +33,7 @@ from .loo import compare_loo as compare_loo
 from .loo import marginal_loo as marginal_loo
 from .measures import compute_measures as compute_measures
 from .measures import location_quotient as location_quotient
+from .mixed import fit_reml as fit_reml
 from .neighbors import contiguity as contiguity
 from .neighbors import distance_band as distance_band
 from .neighbors import distance_decay as distance_decay
@@ -65,6 +66,9 @@ from .sources import read_qcew as read_qcew
 from .sources import read_region_map as read_region_map
 from .sources import tighten_bounds as tighten_bounds
 from .sources import to_panel as to_panel
+from .spatial_gmm import fit_spatial_gmm as fit_spatial_gmm
+from .spatial_hac import SpatialKernel as SpatialKernel
+from .spatial_hac import spatial_kernel as spatial_kernel
 from .spatial_ml import fit_spatial_ml as fit_spatial_ml
 from .spec import ModelSpec as ModelSpec
 from .spec import override as override
