@@ -6,7 +6,7 @@ is what NUTS samples, without the priors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Maximum", "MixedModel", "fit_reml", "restricted_maximum"]
 
-_LEAST: Final = 1e-4  # sd over sigma: below, precisions lose digits and sds say nothing
+_LEAST: Final = 1e-3  # sd over sigma: below, precisions lose digits and sds say nothing
 _STEEP: Final = 1e-2  # largest slope of the criterion at its minimum, a chi-squared quantity
+_STEP: Final = 1e-4  # of central differences of the gradient
 _STEPS: Final = 1000
 
 
@@ -234,20 +235,38 @@ def restricted_maximum(
     options = {"ftol": 0.0, "gtol": 1e-6, "maxiter": _STEPS, "maxfun": _STEPS, "maxls": 50}
     best = minimize(criterion, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     zero = diagonal & (best.x <= _LEAST)
-    slope = np.where(zero, np.minimum(best.jac, 0.0), best.jac)
+    x = _polish(lambda x: criterion(x)[1], best.x, ~zero)
+    value, slope = criterion(x)
+    slope = np.where(zero, np.minimum(slope, 0.0), slope)
     if not abs(slope).max() < _STEEP:
         msg = f"REML: got a search that ended with a slope of {abs(slope).max():.3g}; expected 0."
         raise FitError(f"{msg} The likelihood may have no maximum: leave out a group or a slope.")
-    theta = theta_at(jnp.asarray(best.x))
+    theta = theta_at(jnp.asarray(x))
     at_end = jax.jit(lambda s: recover(layout, s, theta, jax.random.key(0)))(sums)
     parts = np.split(zero[1:], np.cumsum([len(i) for i, _ in lower])[:-1]) if free else []
     return Maximum(
         Theta(np.asarray(theta.sigma), {k: np.asarray(v) for k, v in theta.roots.items()}),
         {f.name: part[i == j] for f, part, (i, j) in zip(free, parts, lower, strict=True)},
-        -0.5 * float(best.fun),
+        -0.5 * value,
         np.asarray(at_end.mean.coefficients),
         np.asarray(at_end.covariance.coefficients),
     )
+
+
+def _polish(
+    gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, free: np.ndarray
+) -> np.ndarray:
+    """Take a Newton step: slopes are known to more digits than a line search can tell apart."""
+    steps = _STEP * np.eye(len(x))[free]
+    hessian = np.array([(gradient(x + h) - gradient(x - h))[free] for h in steps]) / (2.0 * _STEP)
+    before = gradient(x)[free]
+    values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
+    if not (values > 0.0).all():
+        return x
+    better = x.copy()
+    better[free] -= vectors @ ((vectors.T @ before) / values)
+    inside = not (abs(better - x) > _STEP).any()
+    return better if inside and abs(gradient(better)[free]).max() < abs(before).max() else x
 
 
 def _problem(design: Design, spec: ModelSpec | None) -> Problem:
