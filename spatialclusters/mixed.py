@@ -1,26 +1,22 @@
-"""Design -> the linear mixed model of its groups by restricted maximum likelihood.
-
-With flat priors the collapsed density is the restricted likelihood: what is maximized here
-is what NUTS samples, without the priors.
-"""
+"""Design -> the linear mixed model of its groups by restricted maximum likelihood."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from spatialclusters.collapsed.layout import Layout, Theta, lay_out
+from spatialclusters.collapsed.layout import lay_out
 from spatialclusters.collapsed.problem import column_factors, mixed_model
-from spatialclusters.collapsed.statistics import statistics
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.errors import FitError
 from spatialclusters.estimates import estimates_frame
 from spatialclusters.parameters import WIDE, pair_labels
+from spatialclusters.restricted import Maximum, restricted_maximum
 from spatialclusters.result import Fit
 from spatialclusters.wald import CI_PROB, Coefficient, coefficient_rows, from_standardized
 
@@ -28,12 +24,9 @@ if TYPE_CHECKING:
     from spatialclusters.collapsed.layout import Problem
     from spatialclusters.spec import ModelSpec
 
-__all__ = ["Maximum", "MixedModel", "fit_reml", "restricted_maximum"]
+__all__ = ["MixedModel", "fit_reml"]
 
-_LEAST: Final = 1e-3  # sd over sigma: below, precisions lose digits and sds say nothing
-_STEEP: Final = 1e-2  # largest slope of the criterion at its minimum, a chi-squared quantity
-_STEP: Final = 1e-4  # of central differences of the gradient
-_STEPS: Final = 1000
+_Z: Final = NormalDist().inv_cdf(0.5 + CI_PROB / 2.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +47,8 @@ class MixedModel:
         Group effects: name and what they are taken for.
     rows_digest, response, unit, weights_digest
         What a comparison must agree on.
-    n_rows
-        Rows of the design.
+    n_rows, n_regions
+        Rows and regions of the design.
     weights
         Kind of W, or None.
     """
@@ -67,24 +60,11 @@ class MixedModel:
     groups: tuple[str, ...]
     rows_digest: str
     n_rows: int
+    n_regions: int
     response: str
     unit: str
     weights: str | None
     weights_digest: str | None
-
-
-class Maximum(NamedTuple):
-    """Where the restricted likelihood is highest.
-
-    ``zero`` holds for each factor which diagonal entries of its root are zero, (K,);
-    coefficients have their estimates and covariance on the scale of the problem's columns.
-    """
-
-    theta: Theta
-    zero: Mapping[str, np.ndarray]
-    log_likelihood: float
-    coefficients: np.ndarray
-    covariance: np.ndarray
 
 
 def fit_reml(source: Fit | Design, *, spec: ModelSpec | None = None) -> MixedModel:
@@ -99,8 +79,9 @@ def fit_reml(source: Fit | Design, *, spec: ModelSpec | None = None) -> MixedMod
     that are fixed have a standard deviation of a hundred times that of the response. The
     restricted likelihood is :math:`\int p(y \mid b, \Sigma, \sigma)\, db`. It is maximized
     over :math:`\sigma` and the roots of :math:`\Sigma_g / \sigma^2`, whose diagonal is at
-    least 0. Errors of coefficients take the variance components as known. Whatever the
-    model says of them, noise is Gaussian and constant, and levels are independent.
+    least 0. Errors of coefficients take the variance components as known; those of the
+    components come from the curvature, by the delta method. Whatever the model says of them,
+    noise is Gaussian and constant, and levels are independent.
 
     Parameters
     ----------
@@ -112,8 +93,9 @@ def fit_reml(source: Fit | Design, *, spec: ModelSpec | None = None) -> MixedMod
     Returns
     -------
     MixedModel
-        Coefficients as in :func:`fit_frequentist`, with z intervals; ``sd(g)``, ``cor(g)``
-        and ``sigma`` as in a fit, without errors.
+        Coefficients as in :func:`fit_frequentist`, with z intervals; ``sd(g)`` and ``sigma``
+        as in a fit, with intervals on the log scale, ``cor(g)`` on Fisher's. Groups at the
+        end of what is possible have no errors.
 
     Raises
     ------
@@ -150,123 +132,33 @@ def fit_reml(source: Fit | Design, *, spec: ModelSpec | None = None) -> MixedMod
     singular: list[str] = []
     for coefficient in _coefficients(design, found):
         rows += coefficient_rows(design, spec, "REML", coefficient, point="REML")
-    base = {"model": spec.name, "estimator": "REML", "point": "REML"}
+    base: dict[str, Any] = {"model": spec.name, "estimator": "REML", "point": "REML"}
+    base |= {"ci_prob": CI_PROB, "ci_kind": "confidence"}
     for group in design.groups:
         if group.name not in fixed:
             more, at_end = _components(design, group, found)
             rows += [base | row for row in more]
             singular += at_end
     unit = str(design.data.attrs["unit"])
-    sigma = {"term": "sigma", "effect": "sd", "unit": unit, "estimate": float(found.theta.sigma[0])}
+    sigma, first = float(found.theta.sigma[0]), np.eye(len(found.spread))[0]
+    noise: dict[str, Any] = {"term": "sigma", "group": "", "unit": unit}
+    noise |= _scale(sigma, sigma * first, found.spread)
     # Lebesgue measure of raw coefficients: that of standardized ones over the product of scales
     height = found.log_likelihood - float(np.log(design.data["scale"].values).sum())
     return MixedModel(
-        estimates=estimates_frame([*rows, base | {"group": ""} | sigma]),
+        estimates=estimates_frame([*rows, base | noise]),
         notes=tuple(_notes(spec, design, singular)),
         criterion=-2.0 * height,
         singular=tuple(singular),
         groups=tuple(f"{group.name} {group.effect}" for group in design.groups),
         rows_digest=design.rows_digest,
         n_rows=design.n_rows,
+        n_regions=int(design.record["regions"]),
         response=str(design.data.attrs["response"]),
         unit=unit,
         weights=design.weights.kind if design.weights else None,
         weights_digest=design.weights.digest if design.weights else None,
     )
-
-
-def restricted_maximum(
-    layout: Layout, y: np.ndarray, fixed: Mapping[str, np.ndarray] | None = None
-) -> Maximum:
-    r"""Maximize the collapsed density with flat coefficients over its variance components.
-
-    The coordinates are :math:`\ln \sigma` and the entries of the roots over :math:`\sigma`,
-    in which the criterion is even in each standard deviation and has a minimum at zero, not
-    at minus infinity, where a component vanishes.
-
-    Parameters
-    ----------
-    layout
-        Of a problem with one noise class, flat coefficients and no spatial process.
-    y
-        Response of the N rows.
-    fixed
-        Roots that are held where they are, by factor.
-
-    Raises
-    ------
-    FitError
-        The search ended where the likelihood is still rising.
-    """
-    import jax
-    import jax.numpy as jnp
-    from scipy.optimize import minimize
-
-    from spatialclusters.collapsed.density import log_marginal_likelihood
-    from spatialclusters.collapsed.recovery import recover
-
-    jax.config.update("jax_enable_x64", True)
-    sums, held = statistics(layout, y), dict(fixed or {})
-    free = [factor for factor in layout.problem.factors if factor.name not in held]
-    lower = [np.tril_indices(factor.width) for factor in free]
-
-    def theta_at(x: Any) -> Theta:
-        sigma, roots, at = jnp.exp(x[0]), {}, 1
-        for factor, (i, j) in zip(free, lower, strict=True):
-            root = jnp.zeros((factor.width, factor.width)).at[i, j].set(x[at : at + len(i)])
-            roots[factor.name], at = sigma * root, at + len(i)
-        return Theta(sigma[None], {**roots, **held})
-
-    density = jax.jit(
-        jax.value_and_grad(lambda x, s: -2.0 * log_marginal_likelihood(layout, s, theta_at(x)))
-    )
-
-    def criterion(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = density(jnp.asarray(x), sums)
-        # a step too far is no number: call it very unlikely, and the line search turns back
-        if not np.isfinite(value) or not np.isfinite(gradient).all():
-            return 1e300, np.zeros_like(x)
-        return float(value), np.asarray(gradient)
-
-    diagonal = np.concatenate([[False], *(i == j for i, j in lower)])
-    start = np.where(diagonal, 1.0, 0.0)
-    start[0] = np.log(y.std())
-    bounds = [(_LEAST if each else None, None) for each in diagonal]
-    options = {"ftol": 0.0, "gtol": 1e-6, "maxiter": _STEPS, "maxfun": _STEPS, "maxls": 50}
-    best = minimize(criterion, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    zero = diagonal & (best.x <= _LEAST)
-    x = _polish(lambda x: criterion(x)[1], best.x, ~zero)
-    value, slope = criterion(x)
-    slope = np.where(zero, np.minimum(slope, 0.0), slope)
-    if not abs(slope).max() < _STEEP:
-        msg = f"REML: got a search that ended with a slope of {abs(slope).max():.3g}; expected 0."
-        raise FitError(f"{msg} The likelihood may have no maximum: leave out a group or a slope.")
-    theta = theta_at(jnp.asarray(x))
-    at_end = jax.jit(lambda s: recover(layout, s, theta, jax.random.key(0)))(sums)
-    parts = np.split(zero[1:], np.cumsum([len(i) for i, _ in lower])[:-1]) if free else []
-    return Maximum(
-        Theta(np.asarray(theta.sigma), {k: np.asarray(v) for k, v in theta.roots.items()}),
-        {f.name: part[i == j] for f, part, (i, j) in zip(free, parts, lower, strict=True)},
-        -0.5 * value,
-        np.asarray(at_end.mean.coefficients),
-        np.asarray(at_end.covariance.coefficients),
-    )
-
-
-def _polish(
-    gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, free: np.ndarray
-) -> np.ndarray:
-    """Take a Newton step: slopes are known to more digits than a line search can tell apart."""
-    steps = _STEP * np.eye(len(x))[free]
-    hessian = np.array([(gradient(x + h) - gradient(x - h))[free] for h in steps]) / (2.0 * _STEP)
-    before = gradient(x)[free]
-    values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    if not (values > 0.0).all():
-        return x
-    better = x.copy()
-    better[free] -= vectors @ ((vectors.T @ before) / values)
-    inside = not (abs(better - x) > _STEP).any()
-    return better if inside and abs(gradient(better)[free]).max() < abs(before).max() else x
 
 
 def _problem(design: Design, spec: ModelSpec | None) -> Problem:
@@ -298,47 +190,69 @@ def _coefficients(design: Design, found: Maximum) -> Iterator[Coefficient]:
     names, back = from_standardized(list(design.terms), center, scale, intercept=design.intercept)
     b = back @ found.coefficients
     errors = np.sqrt((back @ found.covariance @ back.T).diagonal())
-    critical = NormalDist().inv_cdf(0.5 + CI_PROB / 2.0)
     for each in zip(names, b, errors, strict=True):
-        yield Coefficient(*each, critical)
+        yield Coefficient(*each, _Z)
 
 
 def _components(
     design: Design, group: GroupDesign, found: Maximum
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return standard deviations and correlations in raw units; name those at their ends."""
-    zero = found.zero[group.name]
+    zero, unit = found.zero[group.name], str(design.data.attrs["unit"])
     root = found.theta.roots[group.name] * (1.0 - np.diag(zero.astype(float)))
-    covariance = root @ root.T
-    sds = np.sqrt(covariance.diagonal())
-    unit = str(design.data.attrs["unit"])
+    S = root @ root.T
+    half = np.einsum("ikd,jk->ijd", found.slopes[group.name], root)
+    dS = half + half.transpose(1, 0, 2)
+    sds = np.sqrt(S.diagonal())
+    with np.errstate(divide="ignore", invalid="ignore"):  # a standard deviation of zero
+        slopes = dS.diagonal(axis1=0, axis2=1).T / (2.0 * sds[:, None])
+        relative = slopes / sds[:, None]
+        R = S / np.outer(sds, sds)
+        dR = dS / np.outer(sds, sds)[:, :, None]
+        dR = dR - R[:, :, None] * (relative[:, None] + relative[None])
+    # beside a component that is zero the curvature says nothing
+    spread = found.spread * (np.nan if zero.any() else 1.0)
     rows: list[dict[str, Any]] = []
     singular = []
-    for label, sd, factor in zip(group.labels, sds, column_factors(design, group), strict=True):
-        rows.append(
-            {
-                "term": f"sd({group.name})",
-                "effect": "sd",
-                "group": "" if label == "1" else label,
-                "unit": unit if label == "1" else f"{unit} per unit of the term",
-                "estimate": sd / factor,
-            }
-        )
+    names = (group.labels, sds, slopes, column_factors(design, group))
+    for label, sd, slope, factor in zip(*names, strict=True):
+        per = "" if label == "1" else " per unit of the term"
+        row = {"term": f"sd({group.name})", "group": "" if label == "1" else label}
+        rows.append(row | {"unit": unit + per} | _scale(sd / factor, slope / factor, spread))
         if sd == 0.0:
             singular.append(f"sd({group.name})" + ("" if label == "1" else f" [{label}]"))
     if zero.any() and (sds > 0.0).sum() > zero.size - zero.sum():
         singular.append(f"cor({group.name})")
-    below = np.tril_indices(len(sds), -1)
-    with np.errstate(invalid="ignore"):  # with a standard deviation of zero there is none
-        correlations = (covariance / np.outer(sds, sds))[below]
-    for label, value in zip(pair_labels(group), correlations, strict=True):
-        pair = {"term": f"cor({group.name})", "effect": "correlation", "group": label}
-        rows.append(pair | {"unit": "", "estimate": float(np.clip(value, -1.0, 1.0))})
+    for label, i, j in zip(pair_labels(group), *np.tril_indices(len(sds), -1), strict=True):
+        row = {"term": f"cor({group.name})", "group": label, "unit": ""}
+        rows.append(row | _correlation(R[i, j], dR[i, j], spread))
     return rows, singular
 
 
+def _scale(value: float, slope: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
+    """Return a standard deviation with its error and an interval on the log scale."""
+    error = float(np.sqrt(slope @ spread @ slope))
+    reach = np.exp(_Z * error / value) if value > 0.0 else np.nan
+    ends = {"ci_low": value / reach, "ci_high": value * reach}
+    return {"effect": "sd", "estimate": value, "std_error": error} | ends
+
+
+def _correlation(value: float, slope: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
+    """Return a correlation with its error and an interval on Fisher's scale."""
+    value, error = float(np.clip(value, -1.0, 1.0)), float(np.sqrt(slope @ spread @ slope))
+    ends = {"ci_low": np.nan, "ci_high": np.nan}
+    if abs(value) < 1.0:
+        reach = _Z * error / (1.0 - value**2)
+        low, high = np.tanh(np.arctanh(value) + np.array([-reach, reach]))
+        ends = {"ci_low": low, "ci_high": high}
+    return {"effect": "correlation", "estimate": value, "std_error": error} | ends
+
+
 def _notes(spec: ModelSpec, design: Design, singular: list[str]) -> Iterator[str]:
-    yield "REML: standard deviations have no errors, and those of coefficients take them as known."
+    yield (
+        "REML: errors of coefficients take the standard deviations as known; those of standard "
+        "deviations come from the curvature of the restricted likelihood."
+    )
     noise = spec.likelihood
     if noise.family != "gaussian" or noise.scale != "constant":
         yield f"REML has Gaussian, constant noise; the model's is {noise.family}, scale {noise.scale}."

@@ -219,9 +219,7 @@ def test_effects_of_roles_follow_the_errors(synthetic_fit):
     assert set(list(result.errors.values())[2:]) == {"Conley, bartlett 2.5 km"}
     frame = result.estimates.set_index(["estimator", "term", "effect"])
     for estimator in ("fixed effects", "OLS"):
-        plain, wide = (
-            frame.loc[f"{estimator}{more}"] for more in ("", f", Conley {kernel.label}")
-        )
+        plain, wide = (frame.loc[f"{estimator}{more}"] for more in ("", f", Conley {kernel.label}"))
         assert list(plain.index) == list(wide.index)
         np.testing.assert_array_equal(plain["estimate"], wide["estimate"])
         term = "log(cluster_level)"

@@ -5,6 +5,7 @@ whose optimizer stops at 1e-9 of theta; 1e-4 was asked for. PUBLISHED numbers ha
 that are printed.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from spatialclusters.collapsed.plan import Factor
 from spatialclusters.design import build_design
 from spatialclusters.errors import FitError
 from spatialclusters.frequentist import fit_frequentist
-from spatialclusters.mixed import fit_reml, restricted_maximum
+from spatialclusters.mixed import fit_reml
 from spatialclusters.panel import read_panel
+from spatialclusters.restricted import restricted_maximum
 from spatialclusters.spec import parse_spec
 
 RELATIVE = 1e-6
@@ -27,10 +29,13 @@ ABSOLUTE = 1e-6  # of the criterion, and of quantities at zero
 SINGULAR = 1e-5  # beside a component at a thousandth of sigma instead of zero
 ABOVE = 1e-4  # by which that raises the criterion, for some ten levels
 WIDE = 1e-5  # fixed effects have a prior of 100 standard deviations of the response
+CURVATURE = 1e-5  # differences of gradients, beside a closed form
+NLME = 1e-3  # its curvature is made of differences of values
 PUBLISHED = 0.51  # of the last digit
 
 FOLDER = Path(__file__).with_name("lme4")
-LME4 = json.loads((FOLDER / "reml.json").read_text(encoding="utf-8"))["models"]
+REFERENCE = json.loads((FOLDER / "reml.json").read_text(encoding="utf-8"))
+LME4 = REFERENCE["models"]
 
 # a region, an industry in one cluster, and the rest: rows of a panel
 LAYOUT = {
@@ -65,6 +70,7 @@ def _number(table, by):
     return table.groupby(by).cumcount().astype(str)
 
 
+@functools.cache
 def fitted(name, data=None, more="", rows=None):
     """Fit a data set of lme4 through a panel, as a user would."""
     data = data or name
@@ -90,7 +96,7 @@ def value(result, term, group="", column="estimate"):
 def covariance(result, design, group):
     """Covariance of effects on raw columns: ours are those at the covariates' means."""
     labels = next(g.labels for g in design.groups if g.name == group)
-    sds = [value(result, f"sd({group})", "" if l == "1" else l) for l in labels]
+    sds = [value(result, f"sd({group})", "" if label == "1" else label) for label in labels]
     if len(labels) == 1:
         return np.array([[sds[0] ** 2]])
     r = value(result, f"cor({group})", f"{labels[0]}, {labels[1]}")
@@ -152,11 +158,42 @@ def test_published_estimates():
         assert value(penicillin, term) == pytest.approx(printed, abs=PUBLISHED * 1e-3)
 
 
+def test_errors_of_a_balanced_layout_have_a_closed_form():
+    """Mean squares within and between batches are independent, with known curvature."""
+    result, design = fitted("Dyestuff")
+    y = design.y.reshape(6, 5)
+    within = ((y - y.mean(axis=1, keepdims=True)) ** 2).sum() / 24
+    between = 5.0 * y.mean(axis=1).var(ddof=1)
+    spread = 2.0 * within**2 / 24, 2.0 * between**2 / 5  # inverse curvature of each
+    tau = np.sqrt((between - within) / 5.0)
+    assert value(result, "sd(region)") == pytest.approx(tau, rel=RELATIVE)
+    error = np.sqrt(sum(spread)) / (2.0 * 5.0 * tau)
+    assert value(result, "sd(region)", column="std_error") == pytest.approx(error, rel=CURVATURE)
+    error = np.sqrt(spread[0]) / (2.0 * np.sqrt(within))
+    assert value(result, "sigma", column="std_error") == pytest.approx(error, rel=CURVATURE)
+
+
+def test_intervals_are_those_of_nlme():
+    result, _ = fitted("sleepstudy")
+    reference = REFERENCE["intervals"]["sleepstudy"]
+    keys = {
+        "sd": ("sd(region)", ""),
+        "sd Days": ("sd(region)", "Days"),
+        "cor": ("cor(region)", "1, Days"),
+        "sigma": ("sigma", ""),
+    }
+    for name, low, high in zip(*(reference[k] for k in ("names", "lower", "upper")), strict=True):
+        assert value(result, *keys[name], column="ci_low") == pytest.approx(low, rel=NLME)
+        assert value(result, *keys[name], column="ci_high") == pytest.approx(high, rel=NLME)
+
+
 @pytest.mark.parametrize("name", ["Dyestuff2", "cake"])
 def test_a_variance_of_zero(name):
     result, design = fitted(name)
     assert value(result, "sd(region)") == 0.0
     assert result.singular == ("sd(region)",)
+    assert np.isnan(value(result, "sd(region)", column="std_error"))
+    assert value(result, "sigma", column="std_error") > 0.0
     assert "REML is singular: sd(region) at the end of what is possible." in result.notes
     matches(result, design, LME4[name], SINGULAR, ABOVE)
 
@@ -168,6 +205,7 @@ def test_a_correlation_at_its_end():
     )
     assert result.singular == ("cor(region)",)
     assert value(result, "cor(region)", "1, Days") == 1.0
+    assert np.isnan(value(result, "cor(region)", "1, Days", "std_error"))
     matches(result, design, LME4["sleepstudy_singular"], SINGULAR, ABOVE)
 
 

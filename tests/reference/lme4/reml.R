@@ -1,7 +1,7 @@
 # REML estimates of lme4: reference values for the mixed model by restricted
 # maximum likelihood.
 #
-# Run from anywhere, with R packages lme4 and jsonlite:
+# Run from anywhere, with R packages lme4, nlme and jsonlite:
 #
 #     Rscript tests/reference/lme4/reml.R
 #
@@ -10,6 +10,10 @@
 # Bayesian Inference in Statistical Analysis, table 5.1.4, whose variance
 # between batches is estimated as zero. The optimizer goes on until theta moves
 # by less than 1e-9: its defaults are good to five digits.
+#
+# Intervals of standard deviations and correlations are those of nlme, which
+# lme4 has not: normal on the log scale and on Fisher's, by numerical curvature.
+# Days are centered there, so that the intercepts' deviation is that at their mean.
 #
 # sleepstudy_singular has six subjects whose correlation is at its end;
 # Pastes_fixed has batches as dummies.
@@ -65,9 +69,19 @@ reference <- function(name) {
   )
 }
 
+curvature <- function() {
+  centered <- transform(read("sleepstudy"), Days = Days - mean(Days))
+  fit <- nlme::lme(Reaction ~ Days, random = ~ 1 + Days | Subject, centered, method = "REML")
+  found <- nlme::intervals(fit, which = "var-cov")
+  rows <- rbind(as.matrix(found$reStruct$Subject), found$sigma)
+  list(names = I(c("sd", "sd Days", "cor", "sigma")), lower = numbers(rows[, "lower"]), upper = numbers(rows[, "upper"]))
+}
+
 out <- list(
   r = paste(R.version$major, R.version$minor, sep = "."),
   lme4 = as.character(packageVersion("lme4")),
+  nlme = as.character(packageVersion("nlme")),
+  intervals = list(sleepstudy = curvature()),
   models = sapply(names(models), reference, simplify = FALSE)
 )
 text <- toJSON(out, auto_unbox = TRUE, digits = NA, json_verbatim = TRUE, pretty = 2)
