@@ -24,6 +24,8 @@ from .errors import SpatialClustersError as SpatialClustersError
 from .errors import SpecError as SpecError
 from .errors import WeightsError as WeightsError
 from .frequentist import fit_frequentist as fit_frequentist
+from .gaps import expected_gaps as expected_gaps
+from .gaps import judge_gaps as judge_gaps
 from .left_out import predict_left_out as predict_left_out
 from .likelihood import conditional_log_likelihood as conditional_log_likelihood
 from .likelihood import marginal_log_likelihood as marginal_log_likelihood

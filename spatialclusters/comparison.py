@@ -10,7 +10,9 @@ import pandas as pd
 from spatialclusters.effects import coefficients, convergence, specialization
 from spatialclusters.errors import FitError
 from spatialclusters.frequentist import Frequentist
+from spatialclusters.mixed import MixedModel
 from spatialclusters.result import Fit
+from spatialclusters.spatial_gmm import SpatialGMM
 from spatialclusters.spatial_ml import SpatialML
 from spatialclusters.spillovers import has_lags, impacts
 
@@ -18,12 +20,11 @@ __all__ = [
     "Result",
     "compare",
     "estimator_frames",
-    "expected_gaps",
     "refuse_other_rows",
     "sample_of",
 ]
 
-type Result = Fit | Frequentist | SpatialML
+type Result = Fit | Frequentist | MixedModel | SpatialGMM | SpatialML
 """What can stand side by side."""
 
 _STATISTICS: Final = ["estimate", "std_error", "ci_low", "ci_high"]
@@ -37,8 +38,8 @@ def compare(fit: Fit, *others: Result) -> pd.DataFrame:
     fit
         The posterior to which frequentist estimates are compared.
     *others
-        Fits (say, with groups treated otherwise), frequentist results, and maximum
-        likelihood of spatial models.
+        Fits (say, with groups treated otherwise), frequentist results, mixed models, and
+        spatial models by maximum likelihood and by moments.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def compare(fit: Fit, *others: Result) -> pd.DataFrame:
     Raises
     ------
     FitError
-        Rows, response or unit differ.
+        Rows, response, unit or, between a fit and an estimate beside it, W differ.
 
     References
     ----------
@@ -86,44 +87,15 @@ def compare(fit: Fit, *others: Result) -> pd.DataFrame:
     return pd.concat(parts, axis=1, names=["estimator", "statistic"], sort=False)
 
 
-def expected_gaps(fit: Fit, frequentist: Frequentist) -> list[str]:
-    """Say in sentences where the posterior and the frequentist estimates should differ.
-
-    Raises
-    ------
-    FitError
-        Rows, response or unit differ.
-    """
-    refuse_other_rows(fit, frequentist)
-    groups, noise = fit.design.groups, fit.spec.likelihood
-    random = [g.name for g in groups if g.effect == "random" and g.name in frequentist.absorbed]
-    means = [group.name for group in groups if group.effect == "correlated"]
-    slopes = [f"{term} by {g.name}" for g in groups for term in g.labels if term != "1"]
-    unequal = noise.scale != "constant" or noise.family != "gaussian"
-    reasons = (
-        (random, "Random effects ({}) are taken to be uncorrelated with the covariates; where they "
-         "are correlated, fixed effects differ. Set their effect to 'correlated' to see."),
-        (means if len(groups) > 1 else [], "Group means ({}) stand in for fixed effects, but only "
-         "approximately where groups cross in unbalanced rows."),
-        (["both"], "Priors and partial pooling pull the posterior; the regressions have neither."),
-        (slopes, "Slopes by group ({}): the posterior coefficient is the mean of the groups, while "
-         "a common slope counts each group by its rows and their variance."),
-        ([f"{noise.family}, scale {noise.scale}"] if unequal else [], "The noise ({}) makes the "
-         "posterior count precise rows more; the regressions count all rows alike."),
-        (frequentist.left_out, "Effects of {} are in the model only: as fixed effects they would "
-         "absorb a reported term."),
-        (groups, "OLS has no group effects: what groups share goes into its coefficients."),
-    )  # fmt: skip
-    return [text.format(", ".join(map(str, found))) for found, text in reasons if found]
-
-
 def refuse_other_rows(one: Result, other: Result) -> None:
     """Refuse to put side by side what was estimated from different samples.
 
+    Fits may differ in W, that they may be compared; estimates beside a fit may not.
+
     Raises
     ------
     FitError
-        Rows, response or unit differ.
+        Rows, response, unit or W differ.
     """
     both = zip(("rows", "response", "unit"), sample_of(one), sample_of(other), strict=True)
     for what, a, b in both:
@@ -131,6 +103,16 @@ def refuse_other_rows(one: Result, other: Result) -> None:
             got = "other rows" if what == "rows" else f"{what} {a!r} and {b!r}"
             msg = f"compare: got {got}; expected the same rows, response and unit. Refit on one panel."
             raise FitError(msg)
+    digests = {_weights_digest(one), _weights_digest(other)} - {None}
+    if len(digests) > 1 and not (isinstance(one, Fit) and isinstance(other, Fit)):
+        msg = "compare: got other weights; expected the same W in a fit and in what is beside it."
+        raise FitError(f"{msg} Estimate both from one design.")
+
+
+def _weights_digest(result: Result) -> str | None:
+    if not isinstance(result, Fit):
+        return result.weights_digest
+    return result.weights.digest if result.weights else None
 
 
 def sample_of(result: Result) -> tuple[str, str, str]:
@@ -148,8 +130,10 @@ def estimator_frames(result: Result) -> dict[str, pd.DataFrame]:
     specialization and, with spatial lags, impacts of a change in one row.
     """
     if not isinstance(result, Fit):
-        parts = result.estimates.groupby("estimator", sort=False)
-        return {str(name): part for name, part in parts}
+        frame = result.estimates
+        components = frame["effect"].isin(["sd", "correlation"])
+        parts = pd.concat([_labeled(frame[components]), frame[~components]]).sort_index()
+        return {str(name): part for name, part in parts.groupby("estimator", sort=False)}
     process = result.spec.spatial.outcome
     named = ["posterior", *([] if process == "none" else [process.upper()])]
     return {", ".join(named): _posterior(result)}
@@ -177,11 +161,15 @@ def _frames(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
     return frames
 
 
+def _labeled(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put the group's column, or the pair of columns, into the term."""
+    labels = frame["group"].fillna("").map(lambda group: f" [{group}]" if group else "")
+    return frame.assign(term=frame["term"] + labels)
+
+
 def _posterior(fit: Fit) -> pd.DataFrame:
     roles = fit.spec.roles
-    parts = [coefficients(fit)]
-    labeled = parts[0]["group"].fillna("").map(lambda group: f" [{group}]" if group else "")
-    parts[0] = parts[0].assign(term=parts[0]["term"] + labeled)
+    parts = [_labeled(coefficients(fit))]
     if roles.convergence and fit.design.years is not None:
         parts.append(convergence(fit).query("group == 'overall'"))
     if roles.specialization:

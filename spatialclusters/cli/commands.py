@@ -6,11 +6,12 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from spatialclusters.cli import options
+from spatialclusters.cli.compare import compare
 from spatialclusters.cli.complete import complete
 from spatialclusters.cli.data import data_app
 from spatialclusters.cli.inputs import (
@@ -49,6 +50,7 @@ models_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.command()(complete)
+app.command()(compare)
 app.command()(table)
 
 _IMPACTS: Final = {
@@ -328,59 +330,6 @@ def check(file: options.FitFile, style: options.Format = "table") -> None:
     else:
         show(verdict.table, style)
     _exit_by(verdict)
-
-
-@app.command()
-def compare(
-    files: Annotated[list[Path], typer.Argument(metavar="FIT.nc...", help="Saved fits.")],
-    frequentist: Annotated[
-        bool, typer.Option("--frequentist", help="Beside fixed effects and OLS on the same rows.")
-    ] = False,
-    spatial_ml: Annotated[
-        bool,
-        typer.Option("--spatial-ml", help="Beside SAR, SEM and SDM by maximum likelihood (spreg)."),
-    ] = False,
-    loo: Annotated[
-        bool, typer.Option("--loo", help="By marginal leave-one-out instead: which predicts best.")
-    ] = False,
-    style: options.Format = "table",
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Put fits, or a fit and frequentist estimates, side by side."""
-    set_verbosity(verbose=verbose, quiet=quiet)
-    if len(files) == 1 and not (frequentist or spatial_ml or loo):
-        msg = "compare: got one fit; expected another beside it, --frequentist, --spatial-ml or --loo."
-        raise FitError(msg)
-    import pandas as pd
-
-    import spatialclusters as sc
-
-    first, *others = [sc.load_fit(file) for file in files]
-    if loo:
-        named = [
-            f"{fit.spec.name} ({file.name})"
-            for file, fit in zip(files, [first, *others], strict=True)
-        ]
-        results = {
-            name: sc.marginal_loo(fit) for name, fit in zip(named, [first, *others], strict=True)
-        }
-        for name, result in results.items():
-            note(f"{name}: {result}")
-        show(sc.compare_loo(results), style)
-        return
-    beside: list[Any] = [sc.fit_frequentist(first)] if frequentist else []
-    beside += [sc.fit_spatial_ml(first)] if spatial_ml else []
-    for found in beside:
-        for text in found.notes:
-            note(text)
-    if style == "table":
-        write(clean(sc.regression_table(first, *others, *beside).to_text(), keep="\n"))
-        return
-    tidy = pd.DataFrame(
-        sc.compare(first, *others, *beside).stack("estimator", future_stack=True)
-    ).reset_index()
-    show(tidy[tidy["estimate"].notna()], style)
 
 
 @app.command()

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from spatialclusters.comparison import compare, expected_gaps
+from spatialclusters.comparison import compare
 from spatialclusters.diagnostics import residual_spread
 from spatialclusters.effects import group_effects
 from spatialclusters.estimates import estimates_frame
+from spatialclusters.gaps import expected_gaps
 from spatialclusters.plots import (
     plot_by_group,
     plot_coefficients,
@@ -326,7 +327,10 @@ def _frequentist_section(results: Results) -> Section:
     other, blocks = results.frequentist, [_side_by_side(results)]
     for title, items in (
         ("How the frequentist estimates were made", list(other.notes)),
-        ("Where gaps between the columns are expected", list(_gaps(results))),
+        (
+            "Where gaps between the columns are expected",
+            expected_gaps(results.fit, results.frequentist),
+        ),
     ):
         blocks += [Notes(title, items)] if items else []
     if other.moran is not None:
@@ -338,21 +342,6 @@ def _frequentist_section(results: Results) -> Section:
         )
         blocks.append(Paragraph(sentence))
     return Section("frequentist", "Beside frequentist estimates", blocks)
-
-
-def _gaps(results: Results) -> Iterator[str]:
-    process = results.fit.spec.spatial.parameters
-    if "rho" in process:
-        yield (
-            "The regressions have no lag of the response: their coefficients take in what comes back "
-            "from neighbors, and are not those of the posterior. Compare them with its impacts."
-        )
-    if "lambda" in process:
-        yield (
-            "The noise of neighbors is alike in the posterior only: the regressions count every row "
-            "as independent evidence."
-        )
-    yield from expected_gaps(results.fit, results.frequentist)
 
 
 def _side_by_side(results: Results) -> Block:

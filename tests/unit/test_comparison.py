@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from spatialclusters.comparison import compare, expected_gaps
+from spatialclusters.comparison import compare
 from spatialclusters.design import build_design
 from spatialclusters.effects import convergence
 from spatialclusters.errors import FitError
 from spatialclusters.frequentist import fit_frequentist
+from spatialclusters.gaps import expected_gaps
 from spatialclusters.panel import read_panel
 from spatialclusters.regression_tables import regression_table
 from spatialclusters.result import assemble
