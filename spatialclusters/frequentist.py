@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from spatialclusters.spec import ModelSpec
 
 __all__ = ["Frequentist", "fit_frequentist"]
+
+_MOST: Final = 0.5  # share of the other regions within a bandwidth that is too large
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +201,11 @@ def _conley_notes(design: Design, kernel: SpatialKernel, found: list[Coefficient
         f"regions are within the bandwidth on average, none for {int((within == 0).sum())} of "
         f"{len(regions)}. Factors for small samples are those of errors clustered by region."
     )
+    if within.mean() > _MOST * (len(regions) - 1):
+        text += (
+            " The bandwidth reaches most regions: errors are too small, as all scores sum to zero."
+            " Choose a smaller one."
+        )
     lost = list(dict.fromkeys(c.term for c in found if np.isnan(c.std_error)))
     missing = [f"This kernel gives a negative variance, so no error, for {listing(lost)}."]
     return [text, *notes, *(missing if lost else [])]

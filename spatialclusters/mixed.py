@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
@@ -44,7 +44,7 @@ class MixedModel:
     singular
         Standard deviations that are zero, and groups whose correlations are at their end.
     groups
-        Group effects: name and what they are taken for.
+        What the effects of each group are taken for.
     rows_digest, response, unit, weights_digest
         What a comparison must agree on.
     n_rows, n_regions
@@ -57,7 +57,7 @@ class MixedModel:
     notes: tuple[str, ...]
     criterion: float
     singular: tuple[str, ...]
-    groups: tuple[str, ...]
+    groups: Mapping[str, str]
     rows_digest: str
     n_rows: int
     n_regions: int
@@ -150,7 +150,7 @@ def fit_reml(source: Fit | Design, *, spec: ModelSpec | None = None) -> MixedMod
         notes=tuple(_notes(spec, design, singular)),
         criterion=-2.0 * height,
         singular=tuple(singular),
-        groups=tuple(f"{group.name} {group.effect}" for group in design.groups),
+        groups={group.name: group.effect for group in design.groups},
         rows_digest=design.rows_digest,
         n_rows=design.n_rows,
         n_regions=int(design.record["regions"]),

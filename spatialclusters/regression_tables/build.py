@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialclusters.comparison import Result, refuse_other_rows, sample_of
 from spatialclusters.errors import FitError, listing, suggestion
+from spatialclusters.mixed import MixedModel
 from spatialclusters.regression_tables.columns import SHOWN, Column, columns_of
 from spatialclusters.regression_tables.footer import footer_lines, group_names
 from spatialclusters.regression_tables.numbers import Estimate
@@ -65,7 +66,8 @@ def regression_table(
     Parameters
     ----------
     *results
-        Fits, frequentist results and maximum likelihood of spatial models, on the same rows.
+        Fits, frequentist results, mixed models, and spatial models by maximum likelihood and by
+        moments, on the same rows.
     labels
         What to print for a term, by its name in the table, or for a group.
     columns
@@ -90,7 +92,7 @@ def regression_table(
     Raises
     ------
     FitError
-        Rows, response or unit differ, there is nothing to show, or an argument names what
+        Rows, response, unit or W differ, there is nothing to show, or an argument names what
         there is not.
 
     References
@@ -234,6 +236,9 @@ def _warnings(column: Column) -> Iterator[str]:
             if verdict not in ("ok", "constant"):
                 terms = frame.loc[frame["verdict"] == verdict, "term"].drop_duplicates()
                 yield f"{verdict} for {listing(terms)}: do not report these numbers."
+    elif isinstance(column.result, MixedModel):
+        for term in column.result.singular:
+            yield f"{term} is at the end of what is possible, and has no error."
     elif (rest := column.result.n_rows - column.rows) > 0:
         yield f"{rest} rows are alone in an absorbed group and say nothing."
     if column.loo is not None and column.loo.reliable < 1.0:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from spatialclusters.comparison import Result, estimator_frames
 from spatialclusters.frequentist import Frequentist
+from spatialclusters.mixed import MixedModel
 from spatialclusters.result import Fit
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Column:
             weights = result.weights
             kind, digest = (weights.kind, weights.digest) if weights else (None, None)
         else:
-            used |= not isinstance(result, Frequentist)
+            used |= not isinstance(result, Frequentist | MixedModel)
             kind, digest = result.weights, result.weights_digest
         return f"{kind}, {digest[:SHOWN]}" if used and digest else "none"
 

@@ -7,13 +7,25 @@ from typing import Final
 
 from spatialclusters.comparison import Result, sample_of
 from spatialclusters.frequentist import Frequentist
+from spatialclusters.mixed import MixedModel
 from spatialclusters.regression_tables.columns import SHOWN, Column
 from spatialclusters.reporting.text import count, fixed
 from spatialclusters.result import Fit
 
 __all__ = ["footer_lines", "group_names"]
 
-_SOLVERS: Final = {"fixed effects": "within", "OLS": "least squares"}
+_SOLVERS: Final = {
+    "fixed effects": "within",
+    "OLS": "least squares",
+    "REML": "restricted maximum likelihood",
+    "ML SAR": "maximum likelihood, SAR",
+    "ML SEM": "maximum likelihood, SEM",
+    "ML SDM": "maximum likelihood, SDM",
+    "GMM SAR": "two-stage least squares, SAR",
+    "GMM SEM": "generalized moments, SEM",
+    "GMM SDM": "two-stage least squares, SDM",
+}
+_ERRORS: Final = {"REML": "given the components", "ML": "information matrix", "GMM": "robust"}
 
 
 def footer_lines(
@@ -51,6 +63,8 @@ def group_names(results: Iterable[Result]) -> list[str]:
             named += [group.name for group in result.design.groups]
         elif isinstance(result, Frequentist):
             named += [*result.absorbed, *result.implied, *result.left_out]
+        elif isinstance(result, MixedModel):
+            named += result.groups
     return list(dict.fromkeys(named))
 
 
@@ -61,7 +75,9 @@ def _group_effects(column: Column, names: Iterable[str]) -> dict[str, str]:
         for group in column.result.design.groups:
             structure = "" if group.structure == "iid" else f", {group.structure}"
             found[group.name] = f"{group.effect}{structure}"
-    elif isinstance(column.result, Frequentist) and column.estimator == "fixed effects":
+    elif isinstance(column.result, MixedModel):
+        found = dict(column.result.groups)
+    elif isinstance(column.result, Frequentist) and column.estimator.startswith("fixed effects"):
         # effects of what a group nests in are sums of its own
         found = dict.fromkeys((*column.result.absorbed, *column.result.implied), "absorbed")
     return {name: found.get(name, "none") for name in names}
@@ -73,9 +89,7 @@ def _estimator(column: Column) -> str:
         process, engine = result.spec.spatial.outcome, result.provenance.get("engine")
         named = ["Bayes", *([] if process == "none" else [process.upper()])]
         return ", ".join([*named, *([f"{engine} engine"] if engine else [])])
-    if isinstance(result, Frequentist):
-        return _SOLVERS[column.estimator]
-    return f"maximum likelihood, {column.estimator.removeprefix('ML ')}"
+    return _SOLVERS[column.estimator.split(", Conley")[0]]
 
 
 def _errors(column: Column) -> str:
@@ -83,7 +97,7 @@ def _errors(column: Column) -> str:
         return "posterior sd"
     if isinstance(column.result, Frequentist):
         return column.result.errors[column.estimator]
-    return "information matrix"
+    return _ERRORS[column.estimator.split()[0]]
 
 
 def _regions(result: Result) -> int:

@@ -213,10 +213,10 @@ def test_singletons_and_collinear_columns_stay_out():
 
 def test_effects_of_roles_follow_the_errors(synthetic_fit):
     fit = synthetic_fit("clusters", geometry=True)
-    kernel = spatial_kernel(fit, 2.5)
-    assert kernel.label == "bartlett 2.5 km"
+    kernel = spatial_kernel(fit, 0.0012)  # squares of one meter
+    assert kernel.label == "bartlett 0.0012 km"
     result = fit_frequentist(fit, conley=kernel)
-    assert set(list(result.errors.values())[2:]) == {"Conley, bartlett 2.5 km"}
+    assert set(list(result.errors.values())[2:]) == {"Conley, bartlett 0.0012 km"}
     frame = result.estimates.set_index(["estimator", "term", "effect"])
     for estimator in ("fixed effects", "OLS"):
         plain, wide = (frame.loc[f"{estimator}{more}"] for more in ("", f", Conley {kernel.label}"))
@@ -226,8 +226,11 @@ def test_effects_of_roles_follow_the_errors(synthetic_fit):
         ratio = wide["std_error"] / plain["std_error"]
         assert ratio[term, "speed"] == pytest.approx(ratio[term, "coefficient"], rel=EXACT)
     text = "\n".join(result.notes)
-    assert "Conley errors (bartlett 2.5 km): scores are summed by region; " in text
+    assert "Conley errors (bartlett 0.0012 km): scores are summed by region; " in text
     assert "Distances are straight lines in km" in text
+    assert "The bandwidth reaches most regions" not in text
+    wide = fit_frequentist(fit, conley=spatial_kernel(fit, 1.0))
+    assert "The bandwidth reaches most regions: errors are too small" in "\n".join(wide.notes)
 
 
 def test_a_negative_variance_is_no_error():

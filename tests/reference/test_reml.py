@@ -220,7 +220,7 @@ def test_fixed_effects_are_dummies():
     assert value(result, "sd(region:cluster)") == pytest.approx(sd, rel=WIDE)
     assert value(result, "sigma") == pytest.approx(want["sigma"][0], rel=WIDE)
     assert "sd(region)" not in set(result.estimates["term"])
-    assert result.groups == ("region fixed", "region:cluster random")
+    assert result.groups == {"region": "fixed", "region:cluster": "random"}
 
 
 @pytest.mark.slow

@@ -17,11 +17,14 @@ from spatialclusters.effects import coefficients, convergence, specialization
 from spatialclusters.errors import FitError
 from spatialclusters.frequentist import fit_frequentist
 from spatialclusters.loo import Loo
+from spatialclusters.mixed import fit_reml
 from spatialclusters.panel import read_panel
 from spatialclusters.regression_tables import RegressionTable, office, regression_table
 from spatialclusters.regression_tables.build import EFFECTS
 from spatialclusters.regression_tables.numbers import Estimate
 from spatialclusters.regression_tables.table import FORMATS, Row, check_format
+from spatialclusters.spatial_gmm import fit_spatial_gmm
+from spatialclusters.spatial_hac import spatial_kernel
 from spatialclusters.spatial_ml import fit_spatial_ml
 from spatialclusters.spec import parse_spec
 from spatialclusters.spillovers import impacts
@@ -205,6 +208,33 @@ def test_w_is_named_only_where_it_is_used(synthetic_fit):
     foot = dict(regression_table(fit, error, fit_frequentist(fit)).footer)
     assert foot["W"] == ("none", f"queen, {fit.weights.digest[:8]}", "none")
     assert "effects of region" not in foot
+
+
+def test_what_other_estimators_rest_on(synthetic_fit):
+    fit = synthetic_fit("clusters", geometry=True)
+    regressions = fit_frequentist(fit, conley=spatial_kernel(fit, 0.0012))
+    mixed, moments = fit_reml(fit), fit_spatial_gmm(fit, draws=20)
+    table = regression_table(regressions, mixed, moments)
+    assert table.columns[2:5] == (
+        "fixed effects, Conley bartlett 0.0012 km",
+        "OLS, Conley bartlett 0.0012 km",
+        "REML",
+    )
+    foot = dict(table.footer)
+    assert foot["estimator"] == (
+        *["within", "least squares"] * 2, "restricted maximum likelihood",
+        "two-stage least squares, SAR", "generalized moments, SEM", "two-stage least squares, SDM",
+    )  # fmt: skip
+    assert foot["errors"] == (
+        "clustered by region", "homoskedastic", *["Conley, bartlett 0.0012 km"] * 2,
+        "given the components", *["robust"] * 3,
+    )  # fmt: skip
+    assert foot["effects of region"] == (*["absorbed", "none"] * 2, "correlated", *["none"] * 3)
+    assert foot["effects of cluster"] == (*["absorbed", "none"] * 2, "random", *["none"] * 3)
+    assert foot["rows"] == ("105",) * 8
+    assert mixed.singular == ("sd(region)",)
+    ending = "sd(region) is at the end of what is possible, and has no error."
+    assert f"Column (5): {ending}" in table.notes
 
 
 def test_a_regression_without_singletons_and_nested_groups():
