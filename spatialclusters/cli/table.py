@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from spatialclusters.cli import options
+from spatialclusters.cli import beside, options
 from spatialclusters.cli.inputs import check_target, pairs
 from spatialclusters.cli.output import clean, note, set_verbosity, write
 from spatialclusters.errors import FitError
@@ -33,13 +33,13 @@ def table(
         Literal["text", "markdown", "html", "latex"] | None,
         typer.Option("--format", help="On standard output; with -o the suffix says it."),
     ] = None,
-    frequentist: Annotated[
-        bool, typer.Option("--frequentist", help="With fixed effects and OLS of the first fit.")
-    ] = False,
-    spatial_ml: Annotated[
-        bool,
-        typer.Option("--spatial-ml", help="With SAR, SEM and SDM of the first by spreg."),
-    ] = False,
+    frequentist: beside.Frequentist = False,
+    conley: beside.Conley = None,
+    kernel: beside.Kernel = "bartlett",
+    reml: beside.Reml = False,
+    spatial_ml: beside.SpatialMl = False,
+    gmm: beside.Gmm = False,
+    seed: beside.Seed = 1,
     loo: Annotated[
         bool, typer.Option("--loo", help="With the elpd of each fit by marginal leave-one-out.")
     ] = False,
@@ -78,19 +78,18 @@ def table(
     import spatialclusters as sc
 
     fits = [sc.load_fit(file) for file in files]
-    beside: list[Any] = [sc.fit_frequentist(fits[0])] if frequentist else []
-    beside += [sc.fit_spatial_ml(fits[0])] if spatial_ml else []
-    for found in beside:
-        for text in found.notes:
-            note(text)
+    found = beside.estimates_beside(
+        fits[0], frequentist=frequentist, conley=conley, kernel=kernel, reml=reml,
+        spatial_ml=spatial_ml, gmm=gmm, seed=seed,
+    )  # fmt: skip
     predictive: list[Loo | None] = []
     if loo:
-        predictive = [*map(sc.marginal_loo, fits), *[None] * len(beside)]
+        predictive = [*map(sc.marginal_loo, fits), *[None] * len(found)]
         for file, result in zip(files, predictive, strict=False):
             note(f"{file.name}: {result}")
     made = sc.regression_table(
         *fits,
-        *beside,
+        *found,
         labels=pairs(labels, "--label", "NAME=TEXT"),
         columns=columns,
         title=title,
