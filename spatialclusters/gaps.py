@@ -111,11 +111,11 @@ def judge_gaps(fit: Fit, *others: Result) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "verdict", "reason"])
 
 
-def expected_gaps(fit: Fit, *others: Result) -> list[str]:
+def expected_gaps(fit: Fit, *others: Result, judged: pd.DataFrame | None = None) -> list[str]:
     """Say in sentences where the posterior and estimates beside it should differ.
 
     Gaps of more than two standard errors that none of these reasons explains come last, as
-    warnings; :func:`judge_gaps` has all of them as numbers.
+    warnings; :func:`judge_gaps` has all of them as numbers, and ``judged`` may be its answer.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def expected_gaps(fit: Fit, *others: Result) -> list[str]:
     """
     named = [name for other in _beside(others) for name in estimator_frames(other)]
     texts = [r.text for r in _reasons(fit, others) if any(map(r.concerns, named))]
-    judged = judge_gaps(fit, *others)
+    judged = judge_gaps(fit, *others) if judged is None else judged
     for gap in judged[judged["verdict"] == "warning"].to_dict("records"):
         plain = gap["effect"] in ("coefficient", "spatial", "sd", "correlation")
         what = gap["term"] if plain else f"{gap['term']}, {gap['effect']}"
@@ -279,7 +279,7 @@ def _of_noise(fit: Fit) -> Iterator[_Reason]:
     if noise.scale != "constant" or noise.family != "gaussian":
         yield _Reason(
             f"The noise ({noise.family}, scale {noise.scale}) makes the posterior count precise "
-            "rows more; the regressions count all rows alike.",
+            "rows more; the regressions count all rows alike. A gap says that these differ.",
             _any,
         )
 

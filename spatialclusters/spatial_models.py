@@ -38,6 +38,7 @@ __all__ = [
 PROCESSES: Final = {"sar": "rho", "sem": "lambda", "sdm": "rho"}
 """Processes and their parameters of dependence."""
 
+_MANY: Final = 0.05  # share of draws outside the support
 _COLLINEAR: Final = 1e-8  # share of a column's variance that must be left, as in designs
 
 
@@ -162,6 +163,8 @@ def _simulated_impacts(
     sample, redrawn = _sample(b, V, space.upper, *simulation)
     impacts = list(_impacts(space, terms, sample))
     again = f"{simulation.draws} draws (seed {simulation.seed}), {redrawn} redrawn as outside the support"
+    if redrawn > _MANY * simulation.draws:
+        again += f": {b.index[-1]} is too uncertain for errors of impacts to mean much"
     return impacts, [f"has errors of impacts from {again}."] if impacts else []
 
 

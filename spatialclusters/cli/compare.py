@@ -58,7 +58,7 @@ def compare(
         write(clean(sc.regression_table(*fits, *found).to_text(), keep="\n"))
         if found:
             _show_gaps(judged)
-            for text in sc.expected_gaps(first, *found):
+            for text in sc.expected_gaps(first, *found, judged=judged):
                 note(text)
         return
     tidy = sc.compare(first, *fits[1:], *found).stack("estimator", future_stack=True).reset_index()

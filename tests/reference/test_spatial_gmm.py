@@ -284,20 +284,33 @@ def test_without_covariates_there_is_no_instrument():
     assert not result.first_stage
 
 
-def test_no_impacts_outside_the_support():
-    """A weak instrument may put rho anywhere: then there is nothing that impacts converge to."""
+def unrelated(wanted):
+    """Estimate SAR where covariates say nothing, until rho is where it is wanted."""
     W = matrices()["standardized"]
     weights, seed = weights_of(W, standardized=True), 0
     while True:
         rng = np.random.default_rng(seed)
         table = simulated(W)[["region"]].assign(x=rng.normal(size=60), y=rng.normal(size=60))
         result = fit_spatial_gmm(design_of(table, weights, "y ~ x"), processes=["sar"])
-        rho = row(result, "GMM SAR", "rho", "spatial")["estimate"]
-        if abs(rho) > 1.0:
-            break
+        if wanted(row(result, "GMM SAR", "rho", "spatial")):
+            return result
         seed += 1
+
+
+def test_no_impacts_outside_the_support():
+    """A weak instrument may put rho anywhere: then there is nothing that impacts converge to."""
+    result = unrelated(lambda rho: abs(rho["estimate"]) > 1.0)
     assert set(result.estimates["effect"]) == {"coefficient", "spatial"}
     assert "GMM SAR has no impacts: rho is outside the support, |rho| < 1." in result.notes
+
+
+def test_an_uncertain_rho_is_said_to_be():
+    result = unrelated(lambda rho: abs(rho["estimate"]) < 0.5 < rho["std_error"])
+    ending = (
+        "redrawn as outside the support: rho is too uncertain for errors of impacts to mean much."
+    )
+    assert result.notes[-1].endswith(ending)
+    assert result.first_stage["sar"] < 10.0
 
 
 def test_draws_have_a_seed(columbus):
