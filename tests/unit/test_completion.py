@@ -1,6 +1,7 @@
 """Completed panels: columns equal the design's, cells equal quadrature, bounds and totals hold."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -428,3 +429,25 @@ def test_unknown_cells_without_an_upper_bound() -> None:
         assert float(some.logs(z)[1]) == pytest.approx(np.log(slope).sum(), abs=1e-6)
     sums = read_totals([], panel, "employment", "start", 2018)
     assert Side("start", cells, sums).totals.log_density(None, 1.0) == 0.0
+
+
+def test_command_completes_fits_and_pools(tmp_path, monkeypatch, capsys) -> None:
+    from spatialclusters.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    table = economy().drop(columns=["true_start", "true_end"])
+    table.to_parquet("panel.parquet")
+    words = " ".join(PLAIN.split())
+    Path("model.toml").write_text(f'formula = "{words}"\n{HEAD}', encoding="utf-8")
+    command = ["complete", "model.toml", "--data", "panel.parquet", "-o", "fit.nc", "--quiet"]
+    few = ["--burn", "2", "--thin", "1", "--draws", "10", "--chains", "1"]
+    # twenty panels from so short a chain do not pass the checks, and are saved all the same
+    assert main([*command, *few]) == 3
+    out = capsys.readouterr().out
+    assert "share" in out and "sigma" in out
+    fit = sc.load_fit("fit.nc")
+    assert fit.draws("coefficient").shape == (1, 200, 2)
+    assert not Path("fit.nc.panels").exists()
+    assert main([*command, *few]) == 2  # the file is there
+    assert "fit.nc" in capsys.readouterr().err
+    assert main([*command, "--panels", "3", "--force"]) == 2
