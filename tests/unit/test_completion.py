@@ -444,7 +444,8 @@ def test_command_completes_fits_and_pools(tmp_path, monkeypatch, capsys) -> None
     # twenty panels from so short a chain do not pass the checks, and are saved all the same
     assert main([*command, *few]) == 3
     out = capsys.readouterr().out
-    assert "share" in out and "sigma" in out
+    assert "share" in out
+    assert "sigma" in out
     fit = sc.load_fit("fit.nc")
     assert fit.draws("coefficient").shape == (1, 200, 2)
     assert not Path("fit.nc.panels").exists()
