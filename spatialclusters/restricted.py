@@ -21,6 +21,7 @@ _LEAST: Final = 1e-3  # sd over sigma: below, precisions lose digits and sds say
 _STEEP: Final = 1e-2  # largest slope of the criterion at its minimum, a chi-squared quantity
 _STEP: Final = 1e-4  # of central differences of the gradient
 _STEPS: Final = 1000
+_NOWHERE: Final = 1e300  # the criterion where it is no number
 
 
 class Maximum(NamedTuple):
@@ -73,7 +74,25 @@ def restricted_maximum(
     Raises
     ------
     FitError
-        The search ended where the likelihood is still rising.
+        The search ended where the likelihood is still rising, or it is nowhere a number.
+
+    References
+    ----------
+    Bates, Maechler, Bolker and Walker (2015), doi:10.18637/jss.v067.i01, section 3.
+
+    Examples
+    --------
+    Three groups of two: the mean squares are 18 between and 0.5 within.
+
+    >>> from spatialclusters.collapsed.layout import Problem, lay_out
+    >>> from spatialclusters.collapsed.plan import Factor
+    >>> ones, none = np.ones((6, 1)), np.zeros(6)
+    >>> group = Factor("g", np.array([0, 0, 1, 1, 2, 2]), 3, ones)
+    >>> problem = Problem(ones, none, np.zeros(1, bool), (group,), none.astype(int), 1)
+    >>> found = restricted_maximum(lay_out(problem), np.array([1.0, 2, 4, 5, 7, 8]))
+    >>> sigma, root = found.theta.sigma[0], found.theta.roots["g"][0, 0]
+    >>> (sigma**2).round(4).item(), (root**2).round(4).item()
+    (0.5, 8.75)
     """
     import jax
     import jax.numpy as jnp
@@ -102,7 +121,7 @@ def restricted_maximum(
         value, gradient = density(jnp.asarray(x), sums)
         # a step too far is no number: call it very unlikely, and the line search turns back
         if not np.isfinite(value) or not np.isfinite(gradient).all():
-            return 1e300, np.zeros_like(x)
+            return _NOWHERE, np.zeros_like(x)
         return float(value), np.asarray(gradient)
 
     diagonal = np.concatenate([[False], *(i == j for i, j in lower)])
@@ -115,6 +134,11 @@ def restricted_maximum(
     x, spread = _polish(lambda x: criterion(x)[1], best.x, ~zero)
     value, slope = criterion(x)
     slope = np.where(zero, np.minimum(slope, 0.0), slope)
+    if value == _NOWHERE:
+        msg = (
+            "REML: got a likelihood that is no number; expected columns that say different things."
+        )
+        raise FitError(f"{msg} Leave out one that others imply.")
     if not abs(slope).max() < _STEEP:
         msg = f"REML: got a search that ended with a slope of {abs(slope).max():.3g}; expected 0."
         raise FitError(f"{msg} The likelihood may have no maximum: leave out a group or a slope.")

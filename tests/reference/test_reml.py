@@ -338,3 +338,13 @@ def test_a_likelihood_without_a_maximum_is_refused():
     design = build_design(spec, read_panel(table))
     with pytest.raises(FitError, match="REML: got a search that ended"):
         fit_reml(design, spec=spec)
+
+
+def test_columns_that_say_the_same_are_refused():
+    """A panel would have refused them before: here they come without one."""
+    n, codes = 12, np.repeat(np.arange(4), 3)
+    factor = Factor("g", codes, 4, np.ones((n, 1)))
+    X = np.column_stack([np.ones(n), np.arange(n), -np.arange(n)])
+    problem = Problem(X, np.zeros(n), np.zeros(3, bool), (factor,), np.zeros(n, int), 1)
+    with pytest.raises(FitError, match="REML: got a likelihood that is no number"):
+        restricted_maximum(lay_out(problem), np.random.default_rng(1).normal(size=n))
