@@ -279,7 +279,7 @@ def _of_noise(fit: Fit) -> Iterator[_Reason]:
     if noise.scale != "constant" or noise.family != "gaussian":
         yield _Reason(
             f"The noise ({noise.family}, scale {noise.scale}) makes the posterior count precise "
-            "rows more; the regressions count all rows alike. A gap says that these differ.",
+            "rows more; the regressions count all rows alike. Where small and large cells differ, it shows.",
             _any,
         )
 
