@@ -15,6 +15,7 @@ from spatialclusters.spec import ModelSpec, Prior
 from spatialclusters.spec.distributions import Dirichlet, Lkj
 
 __all__ = [
+    "LOG_SIZE",
     "SIZE_CLASSES",
     "WIDE",
     "class_sigma",
@@ -35,6 +36,9 @@ __all__ = [
 
 SIZE_CLASSES = 32
 """Most classes of size in size-dependent noise."""
+
+LOG_SIZE = "log(relative size)"
+"""Data of a model whose noise depends on size: by class, from :func:`size_classes`."""
 
 WIDE = 100.0
 """Standard deviation of fixed group effects, in response standard deviations."""
@@ -174,7 +178,8 @@ def class_sigma(spec: ModelSpec, design: Design, priors: dict[str, ResolvedPrior
     if spec.likelihood.scale == "size":
         share = draw_parameter("size.share", priors["size.share"].prior)
         power = draw_parameter("size.power", priors["size.power"].prior, positive=True)
-        log_size = np.log(size_classes(design)[1])
+        # data, not a constant: a compiled sampler serves designs of other sizes too
+        log_size = pm.Data(LOG_SIZE, np.log(size_classes(design)[1]))
         return sigma * pt.sqrt(1.0 - share + share * pt.exp(power * log_size))
     return pt.stack([sigma])
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from spatialclusters.collapsed.mode import WarmStart, find_warm_start, stretch
 from spatialclusters.design import Design
 from spatialclusters.model import LIKELIHOOD, build_model
+from spatialclusters.parameters import LOG_SIZE, SIZE_CLASSES, size_classes
 from spatialclusters.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from spatialclusters.collapsed.layout import Problem
 
 __all__ = ["Program", "Target", "build_target", "gradient_of", "make_program"]
 
@@ -97,19 +101,24 @@ class Program:
         return self.init(key, z, *self.gradient(z, data))
 
 
-def build_target(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Target:
+def build_target(
+    spec: ModelSpec, design: Design, settings: Mapping[str, Any], *, other_sizes: bool = False
+) -> Target:
     """Write a model down as functions of arrays, in float64.
 
     Parameters
     ----------
     settings
         ``engine`` and ``jitter``.
+    other_sizes
+        Make room for designs whose rows fall into other classes of size, if the noise depends
+        on size and the engine is collapsed.
     """
     import jax
 
     jax.config.update("jax_enable_x64", True)
     if settings["engine"] == "collapsed":
-        return _collapsed(spec, design)
+        return _collapsed(spec, design, other_sizes and spec.likelihood.scale == "size")
     return _full(spec, design, settings["jitter"])
 
 
@@ -212,8 +221,9 @@ def _full(spec: ModelSpec, design: Design, jitter: float) -> Target:
     kept = _recorded_variables(model)
     likelihood = [p for p in model.potentials if p.name == LIKELIHOOD]
     stated = [p for p in model.potentials if not p.name.startswith(("jacobian", LIKELIHOOD))]
-    inputs, outputs = _with_open_response(
+    inputs, outputs = _with_open_data(
         model,
+        "response",
         [
             -model.logp(),
             *kept,
@@ -246,14 +256,14 @@ def _full(spec: ModelSpec, design: Design, jitter: float) -> Target:
     )
 
 
-def _with_open_response(model: Any, outputs: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Turn the model's response from shared data into an input of the graph."""
+def _with_open_data(model: Any, name: str, outputs: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Turn shared data of the model, a vector, into an input of the graph."""
     import pytensor.tensor as pt
     from pytensor.graph.replace import graph_replace
 
-    response = pt.vector("response", dtype="float64")
-    replaced = graph_replace(outputs, {model["response"]: response}, strict=False)
-    return [*model.value_vars, response], replaced
+    opened = pt.vector(name, dtype="float64")
+    replaced = graph_replace(outputs, {model[name]: opened}, strict=False)
+    return [*model.value_vars, opened], replaced
 
 
 def _recorded_variables(model: Any) -> list[Any]:
@@ -266,18 +276,25 @@ def _recorded_variables(model: Any) -> list[Any]:
     ]
 
 
-def _collapsed(spec: ModelSpec, design: Design) -> Target:
+def _problem(spec: ModelSpec, design: Design, roomy: bool) -> Problem:
+    """Lay out the model over the rows, with as many classes of size as there can be if roomy."""
+    from spatialclusters.collapsed.problem import mixed_model
+
+    problem = mixed_model(spec, design)
+    return replace(problem, n_classes=SIZE_CLASSES) if roomy else problem
+
+
+def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
     import jax
 
     from spatialclusters.collapsed.density import log_marginal_likelihood
     from spatialclusters.collapsed.hyperparameters import hyperparameter_model, theta_of
     from spatialclusters.collapsed.layout import lay_out
-    from spatialclusters.collapsed.problem import mixed_model
     from spatialclusters.collapsed.recovery import recover
-    from spatialclusters.collapsed.statistics import statistics
+    from spatialclusters.collapsed.statistics import padded, statistics
     from spatialclusters.collapsed.units import raw_moments, raw_values
 
-    layout = lay_out(mixed_model(spec, design))
+    layout = lay_out(_problem(spec, design, roomy))
     model, theta_values = hyperparameter_model(spec, design)
     kept = _recorded_variables(model)
     evaluate, origin = _on_a_vector(
@@ -293,15 +310,23 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
 
     logarithms = _logarithms(model)
 
+    def log_size_of(given: Design) -> np.ndarray:
+        if spec.likelihood.scale != "size":
+            return np.empty(0)
+        return np.asarray(np.log(size_classes(given)[1]))
+
     def prepare(y: np.ndarray, warm: WarmStart | None, other: Design | None = None) -> Any:
-        filled = layout if other is None else replace(layout, problem=mixed_model(spec, other))
-        data = (statistics(filled, y), warm or WarmStart.identity(len(origin)))
+        filled = layout if other is None else replace(layout, problem=_problem(spec, other, roomy))
+        sums, sizes = statistics(filled, y), log_size_of(other or design)
+        if roomy:
+            sums, sizes = padded(sums), np.pad(sizes, (0, SIZE_CLASSES - len(sizes)))
+        data = (sums, warm or WarmStart.identity(len(origin)), sizes)
         return jax.tree_util.tree_map(jax.numpy.asarray, data)
 
     def potential(z: Any, data: Any) -> Any:
-        sums, warm = data
+        sums, warm, sizes = data
         point, log_jacobian = stretch(z, warm)
-        prior, _, *values = evaluate(point)
+        prior, _, *values = evaluate(point, sizes)
         theta = theta_of(spec, design, values[:n_theta])
         likelihood = log_marginal_likelihood(layout, sums, theta)
         return -(prior + likelihood + log_jacobian)
@@ -309,9 +334,11 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
     def warm_up(
         gradient: Callable[[Any, Any], Any], y: np.ndarray, seed: int, other: Design | None = None
     ) -> WarmStart:
-        sums, _ = prepare(y, None, other)
+        sums, _, sizes = prepare(y, None, other)
         return find_warm_start(
-            lambda z, warm: gradient(z, (sums, jax.tree_util.tree_map(jax.numpy.asarray, warm))),
+            lambda z, warm: gradient(
+                z, (sums, jax.tree_util.tree_map(jax.numpy.asarray, warm), sizes)
+            ),
             origin,
             logarithms,
             draws=PARETO_DRAWS,
@@ -323,8 +350,8 @@ def _collapsed(spec: ModelSpec, design: Design) -> Target:
         return 1.5 * jax.random.normal(key, origin.shape)
 
     def values(z: Any, key: Any, data: Any) -> dict[str, Any]:
-        sums, warm = data
-        density, log_prior, *values = evaluate(stretch(z, warm)[0])
+        sums, warm, sizes = data
+        density, log_prior, *values = evaluate(stretch(z, warm)[0], sizes)
         recovered = recover(layout, sums, theta_of(spec, design, values[:n_theta]), key)
         posterior = {v.name: x for v, x in zip(kept, values[n_theta:], strict=True)}
         posterior |= raw_values(spec, design, recovered.draw)
@@ -354,20 +381,26 @@ def _logarithms(model: Any) -> np.ndarray:
 
 def _on_a_vector(
     model: Any, outputs: Sequence[Any]
-) -> tuple[Callable[[Any], list[Any]], np.ndarray]:
-    """Return outputs of a model as a function of one vector, and the vector it starts at."""
+) -> tuple[Callable[[Any, Any], list[Any]], np.ndarray]:
+    """Return outputs of a model as a function of one vector, and the vector it starts at.
+
+    A second argument are the model's :data:`LOG_SIZE`, if it has them.
+    """
     from pymc.sampling.jax import get_jaxified_graph
 
     point = model.initial_point()
     starts = [np.asarray(point[v.name], dtype=float) for v in model.value_vars]
     ends = np.cumsum([0, *(start.size for start in starts)])
-    graph = get_jaxified_graph(inputs=model.value_vars, outputs=list(outputs))
+    inputs, opened = list(model.value_vars), list(outputs)
+    if sized := LOG_SIZE in model.named_vars:
+        inputs, opened = _with_open_data(model, LOG_SIZE, opened)
+    graph = get_jaxified_graph(inputs=inputs, outputs=opened)
 
-    def evaluate(vector: Any) -> list[Any]:
+    def evaluate(vector: Any, sizes: Any) -> list[Any]:
         parts = [
             vector[i:j].reshape(start.shape)
             for (i, j), start in zip(itertools.pairwise(ends), starts, strict=True)
         ]
-        return list(graph(*parts))
+        return list(graph(*parts, sizes) if sized else graph(*parts))
 
     return evaluate, np.concatenate([np.empty(0), *(start.ravel() for start in starts)])

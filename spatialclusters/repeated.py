@@ -20,7 +20,6 @@ from spatialclusters.collapsed.mode import WarmStart
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
 from spatialclusters.exported import chain_key
-from spatialclusters.parameters import noise_classes
 from spatialclusters.program import Program, Target, build_target, gradient_of, make_program
 from spatialclusters.sampling import Sampled, Settings
 from spatialclusters.spec import ModelSpec
@@ -74,20 +73,23 @@ class RepeatedSampler:
             )
             raise SamplingError(msg)
         self.spec, self.design, self.settings, self.thin = spec, design, settings, thin
-        self.target = target or build_target(spec, design, asdict(settings))
+        options = asdict(settings)
+        self.target = target or build_target(spec, design, options, other_sizes=True)
         self._chains: dict[bool, Callable[[Any, Any], dict[str, Any]]] = {}
 
-    def sample(self, data: Design | np.ndarray | None = None, *, seed: int) -> Sampled:
+    def sample(
+        self, data: Design | np.ndarray | None = None, *, seed: int, chain: int = 0
+    ) -> Sampled:
         """Draw one chain from the posterior given one data set.
 
         Parameters
         ----------
         data
             A response of the first design's rows; or a further design of the same structure:
-            the same rows, terms, groups and weights, with other covariates and response; by
-            default the first design.
-        seed
-            Of the chain and of its warm start, as the first chain of a fit has them.
+            the same rows, terms, groups and weights, with other covariates, base-year sizes and
+            response; by default the first design.
+        seed, chain
+            The chain's key is that of this chain of a fit with this seed.
 
         Returns
         -------
@@ -105,7 +107,7 @@ class RepeatedSampler:
         started = time.perf_counter()
         other = self._standing_in(data) if isinstance(data, Design) else None
         y = self._response(data)
-        key, extra = chain_key(seed, 0), () if other is None else (other,)
+        key, extra = chain_key(seed, chain), () if other is None else (other,)
         warm, timings = None, {}
         if self.target.warm_up is not None:
             warm = self.target.warm_up(self._gradient, y, seed, *extra)
@@ -147,14 +149,16 @@ class RepeatedSampler:
 
     def _standing_in(self, other: Design) -> Design:
         """Return the first design with the covariates of another."""
-        if changed := _differences(self.spec, self.design, other):
+        if changed := _differences(self.design, other):
             msg = f"repeated sampling: got a design with other {listing(changed)}; expected the"
             raise SamplingError(f"{msg} structure of the first. Make a sampler of its own for it.")
-        if self.target.warm_up is None and not np.array_equal(other.X, self.design.X):
+        names = [name for name in ("X", "X_blend", "size") if name in self.design.data]
+        values = {name: (self.design.data[name].dims, other.data[name].values) for name in names}
+        if self.target.warm_up is None and any(
+            (self.design.data[name].values != x).any() for name, (_, x) in values.items()
+        ):
             msg = "repeated sampling: got other covariates with engine full; expected the same."
             raise SamplingError(f"{msg} Use engine collapsed, or a sampler of its own.")
-        names = [name for name in ("X", "X_blend") if name in self.design.data]
-        values = {name: (self.design.data[name].dims, other.data[name].values) for name in names}
         return Design(self.design.data.assign(values), self.design.weights)
 
 
@@ -181,7 +185,7 @@ def _whole_chain(
     return jax.jit(chain)  # type: ignore[no-any-return]
 
 
-def _differences(spec: ModelSpec, first: Design, other: Design) -> list[str]:
+def _differences(first: Design, other: Design) -> list[str]:
     """Name the parts of two designs' structures that differ."""
 
     def same(name: str) -> bool:
@@ -205,7 +209,4 @@ def _differences(spec: ModelSpec, first: Design, other: Design) -> list[str]:
         "weights": (first.weights and first.weights.digest)
         != (other.weights and other.weights.digest),
     }
-    if not any(changed.values()) and spec.likelihood.scale == "size":
-        sizes = zip(noise_classes(spec, first), noise_classes(spec, other), strict=True)
-        changed["sizes"] = not all(np.array_equal(a, b) for a, b in sizes)
     return [name for name, differs in changed.items() if differs]

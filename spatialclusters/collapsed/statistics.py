@@ -12,8 +12,8 @@ on it is kept at each of the K matrices, the raw columns of the density.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -21,7 +21,9 @@ from scipy import sparse
 from spatialclusters.collapsed.layout import Bucket, ByClass, Layout, Problem
 from spatialclusters.collapsed.plan import Factor
 
-__all__ = ["statistics"]
+__all__ = ["padded", "statistics"]
+
+_STEPS: Final = 8
 
 
 def statistics(layout: Layout, y: np.ndarray) -> dict[str, Any]:
@@ -63,6 +65,21 @@ def statistics(layout: Layout, y: np.ndarray) -> dict[str, Any]:
     for k, bucket in enumerate(layout.buckets):
         tree["buckets"].append(_bucket(layout, k, bucket, columns))
     return tree
+
+
+def padded(sums: Any) -> Any:
+    """Give entries by class round numbers, the rest zero: data sets share compiled functions."""
+    if isinstance(sums, ByClass):
+        n = len(sums.value)
+        step = max(1, 2 ** (n.bit_length() - 1) // _STEPS)
+        more = -n % step
+        # entries are sorted by index, so what is added repeats the last
+        index = np.pad(sums.index, (0, more), mode="edge" if n else "constant")
+        value = np.pad(sums.value, [(0, more)] + [(0, 0)] * (sums.value.ndim - 1))
+        return ByClass(index, np.pad(sums.noise, (0, more)), value)
+    if isinstance(sums, Mapping):
+        return {name: padded(part) for name, part in sums.items()}
+    return [padded(part) for part in sums] if isinstance(sums, list) else sums
 
 
 def _raw_columns(problem: Problem, y: np.ndarray) -> np.ndarray:

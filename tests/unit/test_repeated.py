@@ -11,11 +11,13 @@ import spatialclusters as sc
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError
 from spatialclusters.exported import chain_key
+from spatialclusters.parameters import size_classes
 from spatialclusters.program import build_target, make_program
 from spatialclusters.repeated import RepeatedSampler
 from spatialclusters.run import choose_settings
 
 SAME = 1e-6  # relative: programs compiled with other flags round differently, chains magnify it
+DENSITY = 1e-12  # relative: the same sums with zeros among them
 MODEL = """
 name = "small"
 formula = "y ~ x + z + (1 + x | cluster) + (1 | region)"
@@ -80,6 +82,44 @@ def test_a_further_design_gives_the_draws_of_its_own_sampler(made):
     for name, values in own.posterior.items():
         np.testing.assert_allclose(found.posterior[name], values, rtol=SAME, atol=SAME)
     assert found.timings["pareto_k"] == pytest.approx(own.timings["pareto_k"], rel=SAME)
+
+
+SIZED = """
+name = "sized"
+formula = "growth ~ log(employment) + (1 + log(employment) | cluster) + (1 | region)"
+growth = { variable = "employment", from = 2018, to = 2021 }
+likelihood.scale = "size"
+"""
+
+
+def sized_design(seed, spec):
+    rng = np.random.default_rng(seed)
+    frame = table(0)[["region", "cluster"]]
+    # few different sizes, and another number of them for each seed
+    frame["employment_start"] = rng.integers(3, 20 + 5 * seed, len(frame)) * 1.0
+    frame["employment_end"] = frame["employment_start"] * rng.lognormal(0.0, 0.3, len(frame))
+    return sc.build_design(spec, sc.read_panel(frame))
+
+
+@pytest.mark.slow
+def test_a_further_design_may_have_other_sizes():
+    """Its own sampler has its own classes of size; here there is room for any."""
+    spec = sc.parse_spec(SIZED)
+    first, *others = (sized_design(seed, spec) for seed in range(4))
+    assert len({len(size_classes(each)[1]) for each in (first, *others)}) > 2
+    sampler = RepeatedSampler(spec, first, choose_settings(spec, seed=1, tune=10, draws=10))
+    density = jax.jit(sampler.target.potential)
+    z = np.random.default_rng(9).normal(size=len(sampler.target.start(chain_key(1, 0))))
+    for other in others:
+        frozen = Design(first.data.assign(X=other.data["X"], size=other.data["size"]))
+        found = float(density(z, sampler.target.prepare(other.y, None, frozen)))
+    own = build_target(spec, frozen, {"engine": "collapsed"})
+    wanted = float(jax.jit(own.potential)(z, own.prepare(other.y, None)))
+    assert found == pytest.approx(wanted, rel=DENSITY)
+    # lengths are rounded: not a compilation for each design
+    assert density._cache_size() <= 2
+    sampled = sampler.sample(other, seed=2)
+    assert np.isfinite(sampled.posterior["size.power"]).all()
 
 
 @pytest.mark.slow
