@@ -1,4 +1,7 @@
 from ._version import __version__ as __version__
+from .calibration import Calibration as Calibration
+from .calibration import calibrate as calibrate
+from .calibration import read_calibration as read_calibration
 from .catalogue import citation as citation
 from .catalogue import list_models as list_models
 from .catalogue import load_model as load_model

@@ -213,7 +213,7 @@ class _System:
         problem, design, columns = self.problem.at(parameters), self.fit.design, self.columns
         if problem is not self.problem:  # X depends on an estimated W
             columns = self._columns(problem)
-        theta = theta_at(self.fit, parameters)
+        theta = theta_at(self.fit.spec, self.fit.design, parameters)
         weights = np.asarray(theta.sigma)[problem.classes] ** -2.0
         noise = self._noise_precision(theta, weights)
         filtered, A = design.y - problem.shift, sparse.eye_array(design.n_rows, format="csr")

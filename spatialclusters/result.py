@@ -227,7 +227,10 @@ def assemble(
             "provenance": json.dumps(provenance),
         }
     )
-    return Fit(xr.DataTree.from_dict({"/": root, **groups}))
+    fit = Fit(xr.DataTree.from_dict({"/": root, **groups}))
+    # the cached property, as what it has found out of its weights need not be found again
+    vars(fit)["design"] = design
+    return fit
 
 
 def kept_variables(spec: ModelSpec) -> list[str]:

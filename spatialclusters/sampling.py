@@ -24,12 +24,12 @@ from spatialclusters.files import read_arrays, replace_file
 from spatialclusters.preparation import PREPARED, is_prepared
 from spatialclusters.spec import ModelSpec, spec_to_toml
 
-__all__ = ["Sampled", "Settings", "sample"]
+__all__ = ["SINGLE_THREAD", "Sampled", "Settings", "sample"]
 
 ENGINES: Final = ("collapsed", "full")
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.2
-_SINGLE_THREAD: Final = {
+SINGLE_THREAD: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -229,7 +229,7 @@ def _start(module: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_compilation_cache() | os.environ | _SINGLE_THREAD,
+            env=_compilation_cache() | os.environ | SINGLE_THREAD,
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from spatialclusters.cli import options
+from spatialclusters.cli.calibrate import calibrate
 from spatialclusters.cli.compare import compare
 from spatialclusters.cli.complete import complete
 from spatialclusters.cli.data import data_app
@@ -52,6 +53,7 @@ app.add_typer(data_app, name="data")
 app.command()(complete)
 app.command()(compare)
 app.command()(table)
+app.command()(calibrate)
 
 _IMPACTS: Final = {
     "overall": (

@@ -4,6 +4,7 @@ The object interface keeps everything global as it was. Labels come from data: t
 shortened, and never read as markup.
 """
 
+from spatialclusters.plots.calibration import plot_calibration
 from spatialclusters.plots.canvas import printable
 from spatialclusters.plots.checks import plot_predictive, plot_residual_spread, plot_traces
 from spatialclusters.plots.intervals import plot_by_group, plot_coefficients
@@ -12,6 +13,7 @@ from spatialclusters.plots.spillovers import plot_impacts, plot_spillover_decay
 
 __all__ = [
     "plot_by_group",
+    "plot_calibration",
     "plot_coefficients",
     "plot_impacts",
     "plot_map",

@@ -151,7 +151,7 @@ def test_a_fit_survives_its_file(blend, tmp_path):
         ("rho", ""),
         *((name, label) for label in labels),
     }
-    theta = theta_at(again, thinned(again, 1)[0])
+    theta = theta_at(again.spec, again.design, thinned(again, 1)[0])
     np.testing.assert_allclose(theta.spatial[name], again.draws(name)[0, 0])
 
 

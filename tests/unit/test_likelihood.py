@@ -86,3 +86,29 @@ def test_collapsed_fits_record_the_marginal_one(fit):
         np.testing.assert_allclose(
             sc.marginal_log_likelihood(fit, draws=DRAWS), recorded, rtol=EXACT
         )
+
+
+@pytest.mark.parametrize("outcome", ["none", "sar", "sem", "sac"])
+@pytest.mark.parametrize("family", ["gaussian", "student-t"])
+def test_joint_is_the_density_of_all_rows_together(outcome, family):
+    """The noise behind the response by dense inverses; the Jacobian by dense determinants."""
+    rng = np.random.default_rng(7)
+    regions = [f"r{i}" for i in range(7)]
+    table = pd.DataFrame({"region": regions, "x": rng.normal(size=7), "y": rng.normal(size=7)})
+    ring = [(regions[i], regions[(i + d) % 7]) for i in range(7) for d in (1, 2, 6)]
+    weights = sc.read_weights(pd.DataFrame(ring, columns=["region_i", "region_j"]))
+    spec = sc.parse_spec(
+        f'formula = "y ~ x"\nspatial.outcome = "{outcome}"\nlikelihood.family = "{family}"'
+    )
+    design = sc.build_design(spec, sc.read_panel(table), weights)
+    values = {"intercept": 0.3, "coefficient": np.array([0.7]), "sigma": 0.6, "nu": 4.0}
+    values |= {name: {"rho": 0.4, "lambda": -0.3}[name] for name in spec.spatial.parameters}
+    eye, L = np.eye(7), design.lag.matrix.toarray()
+    A, B = (eye - values.get(name, 0.0) * L for name in ("rho", "lambda"))
+    y = rng.normal(size=7)
+    x = table["x"].to_numpy()
+    noise = B @ (A @ y - 0.3 - 0.7 * (x - x.mean()))
+    density = stats.norm(0.0, 0.6) if family == "gaussian" else stats.t(4.0, 0.0, 0.6)
+    wanted = density.logpdf(noise).sum() + np.linalg.slogdet(A @ B)[1]
+    found = likelihood.joint_log_likelihood(spec, design, y, values)
+    assert found == pytest.approx(wanted, rel=EXACT)
