@@ -54,6 +54,7 @@ THIN: Final = {"collapsed": 40, "full": 20}
 
 _WIDTHS: Final = (0.5, 0.9)
 _FIRST_ONLY: Final = ("effect(", "sigma(cluster)")
+_FIELDS: Final = frozenset(("dataset", "seconds", "diverging", "pareto_k", "ranks", "ess"))
 _RECORDED: Final = ("jax", "numpy", "numpyro", "pymc")
 
 
@@ -384,12 +385,14 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         *whole, _ = path.read_text(encoding="utf-8").split("\n")
         header, *lines = (json.loads(line) for line in whole)
-        known = header["format"] == FORMAT and all("ranks" in line for line in lines)
+        found = header["format"]
+        if found == FORMAT and not (header["draws"] and all(set(x) >= _FIELDS for x in lines)):
+            raise ValueError("lines that lack something")
     except (OSError, ValueError, KeyError, TypeError) as cause:
-        msg = f"{path.name}: got a file that is no calibration ({cause}); expected one that"
+        msg = f"{path.name}: got a file that is no calibration ({cause!r}); expected one that"
         raise FitError(f"{msg} 'calibrate' wrote.") from cause
-    if not known:
-        msg = f"{path.name}: got format {header['format']!r}; expected {FORMAT!r}. Calibrate again."
+    if found != FORMAT:
+        msg = f"{path.name}: got format {found!r}; expected {FORMAT!r}. Calibrate again."
         raise FitError(msg)
     return header, lines
 

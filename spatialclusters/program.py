@@ -60,8 +60,8 @@ class Target:
         (z, key, data) to what is recorded: ``posterior NAME``, ``stat NAME``, and for
         the collapsed engine ``mean NAME`` and ``variance NAME``.
     warm_up
-        (gradient of the potential, y, seed) to a warm start, with such a design as well; None
-        for the full engine.
+        (gradient of the potential, y, seed) to a warm start, with such a design as well; the
+        potential at many points, as ``energies``, saves time; None for the full engine.
     """
 
     prepare: Callable[..., Any]
@@ -332,17 +332,27 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
         return -(prior + likelihood + log_jacobian)
 
     def warm_up(
-        gradient: Callable[[Any, Any], Any], y: np.ndarray, seed: int, other: Design | None = None
+        gradient: Callable[[Any, Any], Any],
+        y: np.ndarray,
+        seed: int,
+        other: Design | None = None,
+        *,
+        energies: Callable[[Any, Any], Any] | None = None,
     ) -> WarmStart:
         sums, _, sizes = prepare(y, None, other)
-        return find_warm_start(
-            lambda z, warm: gradient(
+
+        def along(function: Callable[[Any, Any], Any]) -> Callable[[Any, WarmStart], Any]:
+            return lambda z, warm: function(
                 z, (sums, jax.tree_util.tree_map(jax.numpy.asarray, warm), sizes)
-            ),
+            )
+
+        return find_warm_start(
+            along(gradient),
             origin,
             logarithms,
             draws=PARETO_DRAWS,
             seed=seed,
+            energies=None if energies is None else along(energies),
         )
 
     def start(key: Any) -> Any:

@@ -110,7 +110,7 @@ class RepeatedSampler:
         key, extra = chain_key(seed, chain), () if other is None else (other,)
         warm, timings = None, {}
         if self.target.warm_up is not None:
-            warm = self.target.warm_up(self._gradient, y, seed, *extra)
+            warm = self.target.warm_up(self._gradient, y, seed, *extra, energies=self._energies)
             timings["pareto_k"] = float(warm.pareto_k)
         prepared = self.target.prepare(y, warm, *extra)
         recorded = jax.device_get(self._chain(warm)(key, prepared))
@@ -129,6 +129,15 @@ class RepeatedSampler:
         import jax
 
         return jax.jit(gradient_of(self.target))  # type: ignore[no-any-return]
+
+    @cached_property
+    def _energies(self) -> Callable[[Any, Any], Any]:
+        import jax
+
+        def energies(points: Any, data: Any) -> Any:
+            return jax.lax.map(lambda z: self.target.potential(z, data), points)
+
+        return jax.jit(energies)  # type: ignore[no-any-return]
 
     def _chain(self, warm: WarmStart | None) -> Callable[[Any, Any], dict[str, Any]]:
         """Return the chain that a warm start asks for: there are two, good ones and others."""

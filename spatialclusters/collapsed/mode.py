@@ -97,6 +97,7 @@ def find_warm_start(
     *,
     draws: int,
     seed: int,
+    energies: Callable[[np.ndarray, WarmStart], Any] | None = None,
 ) -> WarmStart:
     """Find the mode, choose coordinates by what is known there, and find it again in them.
 
@@ -110,7 +111,12 @@ def find_warm_start(
         Which coordinates are logarithms, (d,).
     draws, seed
         Of the importance sampling that judges the result.
+    energies
+        Minus the log density at many points, (draws, d); by default one after the other.
     """
+    energies = energies or (
+        lambda points, warm: [float(gradient(point, warm)[0]) for point in points]
+    )
     plain = WarmStart.identity(len(origin))
     first = laplace(lambda x: gradient(x, plain), origin)
     sd = np.sqrt((first.root**2).sum(axis=1))
@@ -120,7 +126,7 @@ def find_warm_start(
     # softplus(u) = 1 / sd
     start = np.where(side == 0.0, first.mode, 1.0 / sd + np.log(-np.expm1(-1.0 / sd)))
     second = laplace(lambda x: gradient(x, shaped), start)
-    z, weights, k = importance(lambda x: gradient(x, shaped)[0], second, draws=draws, seed=seed)
+    z, weights, k = importance(lambda x: energies(x, shaped), second, draws=draws, seed=seed)
     if k < PARETO_MEANS:
         # curvature at the mode tells little of a skewed posterior's width: weighted draws do
         center = weights @ z
@@ -180,7 +186,7 @@ def importance(
     Parameters
     ----------
     potential
-        Minus the log density at a point of shape (d,).
+        Minus the log density at points of shape (draws, d).
     approximation
         Mode and root of the proposals.
     draws, seed
@@ -204,7 +210,7 @@ def importance(
     proposal = -0.5 * (nu + d) * np.log1p((z**2).sum(axis=1) / nu)
     points = approximation.mode + z @ approximation.root.T
     # written for leave-one-out, psislw takes the negative of the log ratios
-    negative = np.array([float(potential(point)) for point in points]) + proposal
+    negative = np.array(potential(points), dtype=float) + proposal
     known = np.isfinite(negative)
     if known.sum() < draws / 2 or np.ptp(negative[known]) == 0.0:
         return z, np.full(draws, 1.0 / draws), np.nan

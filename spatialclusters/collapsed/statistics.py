@@ -98,10 +98,10 @@ def _raw_columns(problem: Problem, y: np.ndarray) -> np.ndarray:
 
 
 class _Columns(NamedTuple):
-    """Columns over rows and, under spatial noise, their lags."""
+    """Columns over the rows of each class and, under spatial noise, their lags."""
 
-    plain: Any
-    lagged: Any
+    plain: list[Any]
+    lagged: list[Any] | None
 
 
 class _Weighted:
@@ -115,15 +115,20 @@ class _Weighted:
             self.lag = problem.space.lag.matrix[mine][:, mine]
 
     def columns(self, values: Any) -> _Columns:
-        return _Columns(values, None if self.lag is None else self.lag @ values)
+        lagged = None if self.lag is None else self._split(self.lag @ values)
+        return _Columns(self._split(values), lagged)
+
+    def _split(self, values: Any) -> list[Any]:
+        return [values[h] for h in self.by_class]
 
     def products(self, a: _Columns, b: _Columns) -> list[Any]:
         """Return a'b by class; with spatial noise, its three powers of lambda by class."""
-        plain = [a.plain[h].T @ b.plain[h] for h in self.by_class]
-        if self.lag is None:
+        plain = [x.T @ y for x, y in zip(a.plain, b.plain, strict=True)]
+        if a.lagged is None or b.lagged is None:
             return plain
-        cross = [a.plain[h].T @ b.lagged[h] + a.lagged[h].T @ b.plain[h] for h in self.by_class]
-        return [*plain, *cross, *(a.lagged[h].T @ b.lagged[h] for h in self.by_class)]
+        pairs = zip(a.plain, a.lagged, b.plain, b.lagged, strict=True)
+        cross = [x.T @ Ly + Lx.T @ y for x, Lx, y, Ly in pairs]
+        return [*plain, *cross, *(x.T @ y for x, y in zip(a.lagged, b.lagged, strict=True))]
 
 
 def _outer_surface(factor: Factor) -> dict[str, np.ndarray]:

@@ -203,7 +203,8 @@ def test_the_worst_are_shown_if_there_are_too_many():
         (b'{"format": "spatialclusters-calibration/1"}\n{"dataset": 0}\n', "no calibration"),
         (b"[]\n", "no calibration"),
         (b'{"format": "another/1"}\n', "got format 'another/1'"),
-        (b'{"format": "spatialclusters-calibration/1"}\n', "no finished data set"),
+        (b'{"format": "spatialclusters-calibration/1"}\n', "no calibration"),
+        (b'{"format": "spatialclusters-calibration/1", "draws": 9}\n', "no finished data set"),
     ],
 )
 def test_other_files_are_refused(content, named, tmp_path):
