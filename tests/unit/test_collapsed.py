@@ -336,7 +336,10 @@ def test_a_warm_start_makes_a_skewed_posterior_standard():
     assert found.good
     np.testing.assert_array_equal(found.side, [1.0, 0.0, 0.0])
     z, weights, k = importance(
-        lambda z: gradient(z, found)[0], Laplace(np.zeros(3), np.eye(3)), draws=2000, seed=2
+        lambda points: [gradient(z, found)[0] for z in points],
+        Laplace(np.zeros(3), np.eye(3)),
+        draws=2000,
+        seed=2,
     )
     assert k < 0.5
     np.testing.assert_allclose(weights @ z, 0.0, atol=0.25)
