@@ -58,9 +58,13 @@ from .run import fit as fit
 from .simulation import posterior_predictive as posterior_predictive
 from .simulation import prior_predictive as prior_predictive
 from .sources import Cells as Cells
+from .sources import cbp_file as cbp_file
 from .sources import combine_cells as combine_cells
 from .sources import convert_cells as convert_cells
+from .sources import download as download
+from .sources import eurostat_file as eurostat_file
 from .sources import leaves as leaves
+from .sources import qcew_file as qcew_file
 from .sources import read_cbp as read_cbp
 from .sources import read_cell_table as read_cell_table
 from .sources import read_cells as read_cells

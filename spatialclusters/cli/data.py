@@ -10,90 +10,140 @@ import typer
 from spatialclusters.cli import options
 from spatialclusters.cli.inputs import check_target, pairs
 from spatialclusters.cli.output import clean, note, set_verbosity, show, write
-from spatialclusters.errors import PanelError
+from spatialclusters.errors import PanelError, listing
 
 if TYPE_CHECKING:
-    from spatialclusters.sources import Cells
+    from spatialclusters.sources import AgencyFile, Cells
 
 __all__ = ["data_app"]
 
 data_app = typer.Typer(rich_markup_mode=None, help="Raw files of agencies -> cells -> panel.")
 
-_Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="As the agency sent them.")]
+_Files = Annotated[
+    list[Path] | None, typer.Argument(metavar="FILE...", help="As the agency sent them.")
+]
 _CellFiles = Annotated[list[Path], typer.Argument(metavar="CELLS...", help="Written by `data`.")]
 _Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write.")
+]
+_Years = Annotated[
+    list[int] | None,
+    typer.Option("--download", metavar="YEAR", help="Get the agency's file of a year; repeat."),
+]
+_Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder",
+        metavar="DIR",
+        help="Where downloads are kept; by default SPATIALCLUSTERS_DOWNLOADS or the user's cache. "
+        "A file that is there is not downloaded.",
+    ),
+]
+_Digests = Annotated[
+    list[str] | None,
+    typer.Option("--sha256", metavar="FILE=DIGEST", help="What a file must have; repeat."),
 ]
 
 
 @data_app.command()
 def cbp(
-    files: _Files,
     output: _Output,
+    files: _Files = None,
     year: Annotated[int | None, typer.Option("--year", help="If the name does not say it.")] = None,
+    downloads: _Years = None,
+    geography: Annotated[
+        Literal["county", "state", "msa", "nation"],
+        typer.Option("--geography", help="Which file to download."),
+    ] = "county",
+    folder: _Folder = None,
+    digests: _Digests = None,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Read files of County Business Patterns, 1986 to 2023."""
     set_verbosity(verbose=False, quiet=quiet)
     check_target(output, force=force)
-    if year is not None and len(files) > 1:
-        msg = (
-            f"--year: got one year for {len(files)} files; expected one file. Read them one by one."
-        )
+    if year is not None and len(files or []) != 1:
+        msg = f"--year: got one year for {len(files or [])} files; expected one file. Read them one by one."
         raise PanelError(msg)
-    from spatialclusters.sources import read_cbp
+    from spatialclusters.sources import cbp_file, read_cbp
 
-    _save([read_cbp(file, year=year) for file in files], output)
+    wanted = [cbp_file(each, geography=geography) for each in downloads or []]
+    named = {*(files or [])}
+    _save(
+        [
+            read_cbp(file, year=year if file in named else None, sha256=digest).noted(*notes)
+            for file, digest, notes in _gathered(files, wanted, folder, digests)
+        ],
+        output,
+    )
 
 
 @data_app.command()
 def qcew(
-    files: _Files,
     output: _Output,
+    files: _Files = None,
     geography: Annotated[
         Literal["county", "state", "msa", "nation"], typer.Option("--geography")
     ] = "county",
     ownership: Annotated[
         Literal["total", "federal", "state", "local", "private"], typer.Option("--ownership")
     ] = "private",
+    downloads: _Years = None,
+    system: Annotated[
+        Literal["naics", "sic"], typer.Option("--system", help="Which file to download.")
+    ] = "naics",
+    folder: _Folder = None,
+    digests: _Digests = None,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Read annual files of the Quarterly Census of Employment and Wages."""
     set_verbosity(verbose=False, quiet=quiet)
     check_target(output, force=force)
-    from spatialclusters.sources import read_qcew
+    from spatialclusters.sources import qcew_file, read_qcew
 
-    _save([read_qcew(file, geography=geography, ownership=ownership) for file in files], output)
+    wanted = [qcew_file(each, system=system) for each in downloads or []]
+    parts = [
+        read_qcew(file, geography=geography, ownership=ownership, sha256=digest).noted(*notes)
+        for file, digest, notes in _gathered(files, wanted, folder, digests)
+    ]
+    _save(parts, output)
 
 
 @data_app.command()
 def eurostat(
-    files: _Files,
     output: _Output,
     nuts_year: Annotated[int, typer.Option("--nuts-year", help="Year of the regions: 2021.")],
+    files: _Files = None,
     where: Annotated[
         list[str] | None,
         typer.Option("--where", metavar="KEY=VALUE", help="Value of another dimension; repeat."),
     ] = None,
     nuts_level: Annotated[int, typer.Option("--nuts-level", min=0, max=3)] = 2,
+    downloads: Annotated[
+        list[str] | None,
+        typer.Option("--download", metavar="TABLE", help="Get sbs_r_nuts2021, say; repeat."),
+    ] = None,
+    folder: _Folder = None,
+    digests: _Digests = None,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Read TSV files of Eurostat's structural business statistics."""
     set_verbosity(verbose=False, quiet=quiet)
     check_target(output, force=force)
-    from spatialclusters.sources import read_eurostat
+    from spatialclusters.sources import eurostat_file, read_eurostat
 
     chosen = pairs(where, "--where", "KEY=VALUE")
-    _save(
-        [
-            read_eurostat(file, nuts_year=nuts_year, where=chosen, nuts_level=nuts_level)
-            for file in files
-        ],
-        output,
-    )
+    wanted = [eurostat_file(each) for each in downloads or []]
+    parts = [
+        read_eurostat(
+            file, nuts_year=nuts_year, where=chosen, nuts_level=nuts_level, sha256=digest
+        ).noted(*notes)
+        for file, digest, notes in _gathered(files, wanted, folder, digests)
+    ]
+    _save(parts, output)
 
 
 @data_app.command()
@@ -165,6 +215,34 @@ def check(files: _CellFiles, style: options.Format = "table") -> None:
             f"{len(found)} regions and years whose industries exceed their total, by a factor of at "
             f"most {worst:.3f}: small where there is noise."
         )
+
+
+def _gathered(
+    files: list[Path] | None,
+    wanted: list[AgencyFile],
+    folder: Path | None,
+    digests: list[str] | None,
+) -> list[tuple[Path, str | None, tuple[str, ...]]]:
+    """List the files given and downloaded, with the digest that each must have and what to note."""
+    stated = pairs(digests, "--sha256", "FILE=DIGEST")
+    names = [*(file.name for file in files or []), *(file.name for file in wanted)]
+    if not names:
+        msg = "data: got no files; expected some, or --download to get one. Name one."
+        raise PanelError(msg)
+    unknown = sorted({*stated} - {*names})
+    if unknown:
+        msg = f"--sha256: got {listing(unknown)}; expected names among {listing(names)}. Correct them."
+        raise PanelError(msg)
+    from spatialclusters.sources import download
+
+    found: list[tuple[Path, str | None, tuple[str, ...]]] = [
+        (file, stated.get(file.name), ()) for file in files or []
+    ]
+    for each in wanted:
+        note(f"{each.name}: {each.url}")
+        got = download(each, sha256=stated.get(each.name), folder=folder)
+        found.append((got.path, got.digest, (got.describe(),)))
+    return found
 
 
 def _save(parts: list[Cells], output: Path) -> None:

@@ -5,6 +5,15 @@ from spatialclusters.sources.checks import exceeding_totals, summarize_cells
 from spatialclusters.sources.clusters import to_panel
 from spatialclusters.sources.concordance import Concordance, convert_cells, read_concordance
 from spatialclusters.sources.definitions import Definition, read_clusters, read_region_map
+from spatialclusters.sources.downloads import (
+    AgencyFile,
+    Download,
+    cbp_file,
+    download,
+    download_folder,
+    eurostat_file,
+    qcew_file,
+)
 from spatialclusters.sources.eurostat import normalized_flags, read_eurostat
 from spatialclusters.sources.levels import at_level, industry_level, leaves
 from spatialclusters.sources.qcew import read_qcew
@@ -17,19 +26,26 @@ from spatialclusters.sources.tidy import Cells, Origin, combine_cells, read_cell
 __all__ = [
     "RECODES",
     "REGIMES",
+    "AgencyFile",
     "Cells",
     "Concordance",
     "Definition",
+    "Download",
     "Origin",
     "Recode",
     "Regime",
     "at_level",
+    "cbp_file",
     "combine_cells",
     "convert_cells",
+    "download",
+    "download_folder",
+    "eurostat_file",
     "exceeding_totals",
     "industry_level",
     "leaves",
     "normalized_flags",
+    "qcew_file",
     "read_cbp",
     "read_cell_table",
     "read_cells",

@@ -88,8 +88,7 @@ def tighten_bounds(cells: Cells, *, complete: bool) -> Cells:
     count = len(np.unique(group[wrong]))
     note = f"bounds of {count} regions and years contradict each other and were not tightened"
     notes = ("bounds tightened by adding up", *([note] if count else []))
-    origins = tuple(replace(o, notes=(*o.notes, *notes)) for o in cells.origins)
-    return Cells(frame, origins)
+    return replace(cells, frame=frame).noted(*notes)
 
 
 def _links(keyed: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,6 +131,11 @@ class Cells:
         """Number of observed and of withheld cells."""
         withheld = int((self.frame["status"] == WITHHELD_CELL).sum())
         return {OBSERVED_CELL: self.frame.height - withheld, WITHHELD_CELL: withheld}
+
+    def noted(self, *notes: str) -> Cells:
+        """Return the same cells with notes added to the origin of each file."""
+        origins = tuple(replace(o, notes=(*o.notes, *notes)) for o in self.origins)
+        return replace(self, origins=origins)
 
     @property
     def provenance(self) -> dict[str, Any]:
