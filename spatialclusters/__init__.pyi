@@ -58,12 +58,15 @@ from .run import fit as fit
 from .simulation import posterior_predictive as posterior_predictive
 from .simulation import prior_predictive as prior_predictive
 from .sources import Cells as Cells
+from .sources import IndustryBridge as IndustryBridge
 from .sources import cbp_file as cbp_file
 from .sources import combine_cells as combine_cells
 from .sources import convert_cells as convert_cells
+from .sources import convertible_cells as convertible_cells
 from .sources import download as download
 from .sources import eurostat_file as eurostat_file
 from .sources import leaves as leaves
+from .sources import prepare_cells as prepare_cells
 from .sources import qcew_file as qcew_file
 from .sources import read_cbp as read_cbp
 from .sources import read_cell_table as read_cell_table
@@ -73,6 +76,7 @@ from .sources import read_concordance as read_concordance
 from .sources import read_eurostat as read_eurostat
 from .sources import read_qcew as read_qcew
 from .sources import read_region_map as read_region_map
+from .sources import recode_regions as recode_regions
 from .sources import tighten_bounds as tighten_bounds
 from .sources import to_panel as to_panel
 from .spatial_gmm import fit_spatial_gmm as fit_spatial_gmm

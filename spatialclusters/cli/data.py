@@ -13,7 +13,7 @@ from spatialclusters.cli.output import clean, note, set_verbosity, show, write
 from spatialclusters.errors import PanelError, listing
 
 if TYPE_CHECKING:
-    from spatialclusters.sources import AgencyFile, Cells
+    from spatialclusters.sources import AgencyFile, Cells, Concordance, IndustryBridge
 
 __all__ = ["data_app"]
 
@@ -157,6 +157,42 @@ def build(
         Path | None,
         typer.Option("--areas", metavar="FILE", help="Columns region, area: what to sum over."),
     ] = None,
+    tighten: Annotated[
+        bool, typer.Option("--tighten", help="Bound withheld cells by their parents and siblings.")
+    ] = False,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete", help="With --tighten: every part of an industry has a row in the files."
+        ),
+    ] = False,
+    recode: Annotated[
+        bool, typer.Option("--recode", help="Give counties their latest code in all years.")
+    ] = False,
+    concordance: Annotated[
+        Path | None,
+        typer.Option(
+            "--concordance",
+            metavar="FILE",
+            help="Converts industries --from one classification --to another; columns code, target and, "
+            "named by --map weight=COLUMN, shares.",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="NAME", help="For example 'NAICS 2012'.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--to", metavar="NAME", help="For example 'NAICS 2017'.")
+    ] = None,
+    region_concordance: Annotated[
+        Path | None,
+        typer.Option(
+            "--region-concordance",
+            metavar="FILE",
+            help="Converts the regions that it lists; --map region_code=COLUMN, region_target, "
+            "region_weight.",
+        ),
+    ] = None,
     renames: options.Renames = None,
     ends: Annotated[
         tuple[int, int] | None,
@@ -168,12 +204,13 @@ def build(
     """Sum cells over areas and give industries their clusters: what --data takes.
 
     --map region=COLUMN, area=COLUMN, industry=COLUMN and cluster=COLUMN name the columns.
+    Each file of cells is tightened, recoded and converted by itself, in this order.
     """
     set_verbosity(verbose=False, quiet=quiet)
     check_target(output, force=force)
     from spatialclusters.files import replace_file
     from spatialclusters.sources import (
-        combine_cells,
+        prepare_cells,
         read_cells,
         read_clusters,
         read_region_map,
@@ -181,7 +218,11 @@ def build(
     )
 
     names = {"region": "region", "area": "area"} | pairs(renames, "--map", "NEW=OLD")
-    cells = combine_cells([read_cells(file) for file in files])
+    bridge, shares = _concordances(concordance, region_concordance, names, source, target)
+    cells = prepare_cells(
+        [read_cells(file) for file in files],
+        tighten=tighten, complete=complete, recode=recode, regions=shares, industries=bridge,
+    )  # fmt: skip
     definition = read_clusters(clusters, rename=names)
     regions = (
         None
@@ -215,6 +256,34 @@ def check(files: _CellFiles, style: options.Format = "table") -> None:
             f"{len(found)} regions and years whose industries exceed their total, by a factor of at "
             f"most {worst:.3f}: small where there is noise."
         )
+
+
+def _concordances(
+    industries: Path | None,
+    regions: Path | None,
+    names: dict[str, str],
+    source: str | None,
+    target: str | None,
+) -> tuple[IndustryBridge | None, Concordance | None]:
+    """Read the concordances; their names are those of the files."""
+    from spatialclusters.sources import IndustryBridge, read_concordance
+
+    bridge = None
+    if (industries is None) != (source is None) or (industries is None) != (target is None):
+        msg = "--concordance: got some of --concordance, --from and --to; expected all or none. Name them."
+        raise PanelError(msg)
+    if industries is not None:
+        shares = read_concordance(
+            industries, name=industries.name, code=names.get("code", "code"),
+            target=names.get("target", "target"), weight=names.get("weight"),
+        )  # fmt: skip
+        bridge = IndustryBridge(shares, str(source), str(target))
+    if regions is None:
+        return bridge, None
+    return bridge, read_concordance(
+        regions, name=regions.name, code=names.get("region_code", "code"),
+        target=names.get("region_target", "target"), weight=names.get("region_weight"),
+    )  # fmt: skip
 
 
 def _gathered(

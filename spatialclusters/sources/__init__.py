@@ -3,7 +3,13 @@
 from spatialclusters.sources.cbp import read_cbp
 from spatialclusters.sources.checks import exceeding_totals, summarize_cells
 from spatialclusters.sources.clusters import to_panel
-from spatialclusters.sources.concordance import Concordance, convert_cells, read_concordance
+from spatialclusters.sources.concordance import (
+    Concordance,
+    convert_cells,
+    convertible_cells,
+    read_concordance,
+    recode_regions,
+)
 from spatialclusters.sources.definitions import Definition, read_clusters, read_region_map
 from spatialclusters.sources.downloads import (
     AgencyFile,
@@ -19,6 +25,7 @@ from spatialclusters.sources.levels import at_level, industry_level, leaves
 from spatialclusters.sources.qcew import read_qcew
 from spatialclusters.sources.recodes import RECODES, Recode
 from spatialclusters.sources.regimes import REGIMES, Regime, regime_for
+from spatialclusters.sources.steps import IndustryBridge, prepare_cells
 from spatialclusters.sources.suppression import tighten_bounds
 from spatialclusters.sources.table_cells import read_cell_table
 from spatialclusters.sources.tidy import Cells, Origin, combine_cells, read_cells, write_cells
@@ -31,6 +38,7 @@ __all__ = [
     "Concordance",
     "Definition",
     "Download",
+    "IndustryBridge",
     "Origin",
     "Recode",
     "Regime",
@@ -38,6 +46,7 @@ __all__ = [
     "cbp_file",
     "combine_cells",
     "convert_cells",
+    "convertible_cells",
     "download",
     "download_folder",
     "eurostat_file",
@@ -45,6 +54,7 @@ __all__ = [
     "industry_level",
     "leaves",
     "normalized_flags",
+    "prepare_cells",
     "qcew_file",
     "read_cbp",
     "read_cell_table",
@@ -54,6 +64,7 @@ __all__ = [
     "read_eurostat",
     "read_qcew",
     "read_region_map",
+    "recode_regions",
     "regime_for",
     "summarize_cells",
     "tighten_bounds",

@@ -14,9 +14,17 @@ import polars as pl
 
 from spatialclusters.errors import PanelError, listing
 from spatialclusters.sources.definitions import read_text_columns
+from spatialclusters.sources.levels import industry_level, leaves, system_of
+from spatialclusters.sources.recodes import RECODES
 from spatialclusters.sources.tidy import OBSERVED_CELL, WITHHELD_CELL, Cells
 
-__all__ = ["Concordance", "convert_cells", "read_concordance"]
+__all__ = [
+    "Concordance",
+    "convert_cells",
+    "convertible_cells",
+    "read_concordance",
+    "recode_regions",
+]
 
 _TOLERANCE: Final = 1e-6
 _AMOUNTS: Final = ("value", "lower", "upper", "establishments", "payroll")
@@ -114,6 +122,7 @@ def convert_cells(
     *,
     along: Literal["industry", "region"],
     classification: str | None = None,
+    unlisted: Literal["refuse", "keep"] = "refuse",
 ) -> Cells:
     """Split cells by a concordance and sum what meets.
 
@@ -130,11 +139,14 @@ def convert_cells(
         What is converted.
     classification
         Name of the new classification, needed for ``industry``.
+    unlisted
+        What happens to codes that the concordance does not name: ``refuse``, or ``keep``
+        where it names only those that changed.
 
     Raises
     ------
     PanelError
-        A code of the cells is not in the concordance, or the classification has no name.
+        A code of the cells is not in the concordance and would have to be, or the classification has no name.
 
     Examples
     --------
@@ -156,13 +168,15 @@ def convert_cells(
         raise PanelError(msg)
     known = concordance.frame["code"].unique()
     missing = cells.frame.filter(~pl.col(along).is_in(known.to_list()))[along].unique().sort()
-    if missing.len():
+    if missing.len() and unlisted == "refuse":
         msg = (
             f"concordance {concordance.name[:80]!r}: got no weights for {listing(missing)}; expected some "
             f"for each {along} of the cells. Add them, or leave these cells out beforehand."
         )
         raise PanelError(msg)
-    split = cells.frame.join(concordance.frame, left_on=along, right_on="code")
+    itself = missing.to_frame("code").with_columns(target=pl.col("code"), weight=pl.lit(1.0))
+    shares = pl.concat([concordance.frame.select(itself.columns), itself])
+    split = cells.frame.join(shares, left_on=along, right_on="code")
     split = split.with_columns(pl.col(c) * pl.col("weight") for c in _AMOUNTS).with_columns(
         pl.col("target").alias(along)
     )
@@ -176,8 +190,87 @@ def convert_cells(
     status = pl.when("status").then(pl.lit(OBSERVED_CELL)).otherwise(pl.lit(WITHHELD_CELL))
     frame = frame.with_columns(status=status).sort("region", "industry", "year")
     note = f"{along} converted by {concordance.name} (SHA-256 {concordance.digest[:12]})"
+    note += (
+        f"; {missing.len()} of {known.len() + missing.len()} codes kept" if missing.len() else ""
+    )
     origins = tuple(
         replace(o, classification=classification or o.classification, notes=(*o.notes, note))
         for o in cells.origins
     )
     return Cells(frame, origins)
+
+
+def convertible_cells(cells: Cells, concordance: Concordance) -> Cells:
+    """Keep the deepest published industries of the levels that a concordance lists.
+
+    Converting parents and parts would count jobs twice, and a row that stands for its
+    unpublished parts is not converted: how many jobs are in such rows is noted.
+
+    Raises
+    ------
+    PanelError
+        No code of the concordance is one of the classification of the cells.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from spatialclusters.sources import read_cell_table
+    >>> cells = read_cell_table(pd.DataFrame({
+    ...     "region": "09001", "industry": ["31----", "311811"], "year": 2016, "employment": 40.0}),
+    ...     classification="NAICS 2012")
+    >>> table = pd.DataFrame({"old": ["311811"], "new": ["311813"]})
+    >>> bridge = read_concordance(table, name="v1", code="old", target="new")
+    >>> convertible_cells(cells, bridge).frame["industry"].to_list()
+    ['311811']
+    """
+    deepest = leaves(cells)
+    system = system_of(cells.origins[0].classification)
+    listed = {industry_level(code, system) for code in concordance.frame["code"].unique()} - {None}
+    codes = deepest.frame["industry"].unique().to_list()
+    kept = [code for code in codes if industry_level(code, system) in listed]
+    if not listed or not kept:
+        msg = (
+            f"concordance {concordance.name[:80]!r}: got the codes "
+            f"{listing(concordance.frame['code'].head(5))} for industries such as {listing(codes[:5])}; "
+            "expected codes of the same classification and level. Check which way it leads."
+        )
+        raise PanelError(msg)
+    rest = deepest.frame.filter(~pl.col("industry").is_in(kept))
+    result = replace(deepest, frame=deepest.frame.filter(pl.col("industry").is_in(kept)))
+    if not rest.height:
+        return result
+    return result.noted(
+        f"{rest['value'].sum():,.0f} employees in {rest.height} cells of industries whose parts are "
+        "not published left out before the conversion"
+    )
+
+
+def recode_regions(cells: Cells) -> Cells:
+    """Give counties whose codes changed their latest code, in all years.
+
+    Only changes after which one code can stand for the other (``RECODES``): renamed
+    counties, and independent cities that became part of a county.
+
+    Raises
+    ------
+    PanelError
+        The result would not be cells.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from spatialclusters.sources import read_cell_table
+    >>> cells = read_cell_table(pd.DataFrame({
+    ...     "region": ["51515", "51019"], "industry": "311811", "year": 2012, "employment": [4.0, 6.0]}),
+    ...     classification="NAICS 2012")
+    >>> recode_regions(cells).frame.select("region", "value").rows()
+    [('51019', 10.0)]
+    """
+    there = {*cells.frame["region"].unique().to_list()}
+    changed = {r.old: r for r in RECODES if r.old in there}
+    if not changed:
+        return cells
+    table = pl.DataFrame({"old": [*changed], "new": [r.new for r in changed.values()]})
+    name = "; ".join(f"{r.old} is {r.new} ({r.name})" for r in changed.values())
+    bridge = read_concordance(table, name=name, code="old", target="new")
+    return convert_cells(cells, bridge, along="region", unlisted="keep")

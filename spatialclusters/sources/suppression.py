@@ -10,6 +10,7 @@ import polars as pl
 
 from spatialclusters.errors import PanelError, listing
 from spatialclusters.sources.levels import keyed_cells
+from spatialclusters.sources.regimes import REGIMES
 from spatialclusters.sources.tidy import WITHHELD_CELL, Cells
 
 __all__ = ["tighten_bounds"]
@@ -45,7 +46,8 @@ def tighten_bounds(cells: Cells, *, complete: bool) -> Cells:
     Raises
     ------
     PanelError
-        Codes are not of one classification, or one industry has two codes.
+        Codes are not of one classification, one industry has two codes, or ``complete``
+        is said of files in which small cells have no row.
 
     References
     ----------
@@ -62,6 +64,8 @@ def tighten_bounds(cells: Cells, *, complete: bool) -> Cells:
     >>> cells.frame["lower"].to_list(), cells.frame["upper"].to_list()
     ([50.0, 38.0, 12.0], [50.0, 38.0, 12.0])
     """
+    if complete:
+        _refuse_incomplete(cells)
     keyed = keyed_cells(cells).with_row_index("row")
     place = ["region", "year"]
     twice = keyed.filter(keyed.select(*place, "own").is_duplicated())
@@ -89,6 +93,26 @@ def tighten_bounds(cells: Cells, *, complete: bool) -> Cells:
     note = f"bounds of {count} regions and years contradict each other and were not tightened"
     notes = ("bounds tightened by adding up", *([note] if count else []))
     return replace(cells, frame=frame).noted(*notes)
+
+
+def _refuse_incomplete(cells: Cells) -> None:
+    """Refuse to call complete what an agency publishes in part only."""
+    years = cells.frame["year"].unique().to_list()
+    partial = sorted(
+        f"{o.source} {year}: {regime.rule}"
+        for o in cells.origins
+        for regime in REGIMES
+        for year in years
+        if regime.source == o.source
+        and regime.first <= year <= regime.last
+        and regime.absent == "not published"
+    )
+    if partial:
+        msg = (
+            f"bounds: got complete=True for cells of {listing(dict.fromkeys(partial), 3)}; expected "
+            "False, since a part without a row may have employees. Leave it out."
+        )
+        raise PanelError(msg)
 
 
 def _links(keyed: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:

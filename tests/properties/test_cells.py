@@ -46,7 +46,7 @@ def published(system, level, key):
 def cells_of(rows, system):
     frame = pl.DataFrame(
         [
-            {"region": region, "industry": code, "year": 2018, "value": value, "lower": low, "upper": high,
+            {"region": region, "industry": code, "year": 2012, "value": value, "lower": low, "upper": high,
              "status": "withheld" if value is None else "observed", "flag_raw": "",
              "establishments": None, "payroll": None}
             for region, code, value, low, high in rows
@@ -227,6 +227,16 @@ def test_bounds_hold_the_truth_when_it_is_revealed(economy, year):
         assert lower <= sum(sizes) <= upper
     assert frame["region"].dtype == frame["industry"].dtype == pl.String
     assert frame["region"].str.len_chars().unique().to_list() == [5]
+
+
+def test_files_that_leave_out_small_cells_are_not_complete():
+    rows = [("01001", "311///", 50.0, 50.0, 50.0), ("01001", "311811", None, 0.0, 99.0)]
+    older = cells_of(rows, "naics")
+    newer = Cells(older.frame.with_columns(year=pl.lit(2018)), older.origins)
+    assert tighten_bounds(newer, complete=False).frame["upper"].to_list() == [50.0, 50.0]
+    with pytest.raises(PanelError, match="fewer than 3 establishments"):
+        tighten_bounds(newer, complete=True)
+    assert tighten_bounds(older, complete=True).frame["lower"].to_list() == [50.0, 50.0]
 
 
 def test_one_level_and_files_that_do_not_go_together():

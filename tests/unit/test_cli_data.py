@@ -64,6 +64,67 @@ def test_from_census_files_to_a_panel(folder, capsys):
     assert "employment_start" in pd.read_parquet(folder / "panel.parquet").columns
 
 
+OLDER = """fipstate,fipscty,naics,empflag,emp_nf,emp,qp1_nf,qp1,ap_nf,ap,est,n1_4,n5_9,n10_19,n20_49,n50_99,\
+n100_249,n250_499,n500_999,n1000,n1000_1,n1000_2,n1000_3,n1000_4,censtate,cencty
+46,113,------,,G,50,G,9,G,90,7,0,0,3,4,0,0,0,0,0,0,0,0,0,46,113
+46,113,311812,,G,30,G,9,G,90,3,0,0,3,0,0,0,0,0,0,0,0,0,0,46,113
+46,113,312120,B,D,0,D,0,D,0,4,0,0,4,0,0,0,0,0,0,0,0,0,0,46,113
+"""
+
+
+def test_years_of_different_classifications_and_codes_become_one_panel(folder, capsys):
+    (folder / "cbp12co.txt").write_text(OLDER)
+    newer = CBP.format(emp=36, total=50).replace("01,001,", "46,102,")
+    (folder / "cbp18co.txt").write_text(newer)
+    (folder / "bridge.csv").write_text(
+        "naics12,naics17,share\n311812,311811,0.5\n311812,311999,0.5\n312120,312120,1\n"
+    )
+    (folder / "moved.csv").write_text("code,target\n01003,01009\n")
+    for year in ("12", "18"):
+        assert main(["data", "cbp", f"cbp{year}co.txt", "-o", f"{year}.parquet"]) == 0
+    words = [
+        "data",
+        "build",
+        "12.parquet",
+        "18.parquet",
+        "-o",
+        "panel.parquet",
+        "--clusters",
+        "clusters.csv",
+    ]
+    words += ["--map", "industry=naics", "--ends", "2012", "2018"]
+    assert main(words) == 2
+    assert "concordance" in capsys.readouterr().err
+    words += [
+        "--tighten",
+        "--recode",
+        "--concordance",
+        "bridge.csv",
+        "--from",
+        "NAICS 2012",
+        "--to",
+        "NAICS 2017",
+    ]
+    words += ["--map", "code=naics12", "--map", "target=naics17", "--map", "weight=share"]
+    words += ["--region-concordance", "moved.csv"]
+    assert main(words) == 0
+    table = pd.read_parquet("panel.parquet").set_index("region")
+    assert table.loc["46102", ["employment_start", "employment_end"]].tolist() == [15.0, 36.0]
+    assert "01009" in table.index
+    told = str(read_panel(folder / "panel.parquet").provenance["origins"])
+    for step in (
+        "tightened",
+        "46113 is 46102",
+        "converted by bridge.csv",
+        "converted by moved.csv",
+    ):
+        assert step in told
+    assert main([*words, "--force", "--complete"]) == 2
+    assert "no row" in capsys.readouterr().err
+    assert main([*words[:10], "--force", "--concordance", "bridge.csv"]) == 2
+    assert "--from" in capsys.readouterr().err
+
+
 def test_check_names_parts_that_exceed_their_total(folder, capsys):
     assert main(["data", "cbp", "cbp18co.txt", "-o", "a.parquet"]) == 0
     assert main(["data", "cbp", "cbp21co.txt", "-o", "b.parquet"]) == 0

@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 
 from spatialclusters.errors import PanelError
 from spatialclusters.sources import (
+    IndustryBridge,
     combine_cells,
     convert_cells,
+    convertible_cells,
+    prepare_cells,
     read_cell_table,
     read_clusters,
     read_concordance,
+    recode_regions,
     to_panel,
 )
 
@@ -121,3 +125,84 @@ def test_what_is_not_named_or_not_covered_is_refused():
         convert_cells(given_cells, shares(one), along="industry")
     single = shares(one, weight=None)
     assert single.frame.rows() == [("311811", "311813", 1.0)]
+
+
+def test_codes_that_a_concordance_does_not_name_may_be_kept():
+    rows = [("09110", OLD[0], 8.0), ("09001", OLD[0], 2.0), ("01001", OLD[0], math.nan)]
+    back = shares([("09110", "09001", 0.25), ("09110", "09003", 0.75)])
+    after = convert_cells(cells(rows), back, along="region", unlisted="keep")
+    found = after.frame.select("region", "value", "lower", "upper").rows()
+    assert found == [("01001", None, 5.0, 19.0), ("09001", 4.0, 4.0, 4.0), ("09003", 6.0, 6.0, 6.0)]
+    assert after.origins[0].notes[-1].endswith("; 2 of 3 codes kept")
+
+
+def test_only_the_deepest_industries_that_are_listed_are_converted():
+    rows = [
+        ("01001", "31----", 40.0), ("01001", OLD[0], 25.0), ("01001", OLD[2], 10.0),
+        ("01003", "31----", 7.0),  # its parts are not published
+    ]  # fmt: skip
+    bridge = shares([(old, new, 1.0) for old, new in zip(OLD, NEW, strict=True)])
+    kept = convertible_cells(cells(rows), bridge)
+    assert kept.frame["industry"].to_list() == [OLD[0], OLD[2]]
+    assert "7 employees in 1 cells" in kept.origins[0].notes[-1]
+    with pytest.raises(PanelError, match="same classification and level"):
+        convertible_cells(cells(rows), shares([("2011", "311611", 1.0)]))
+    # a code of a listed level that is not listed is an error, not a loss
+    with pytest.raises(PanelError, match=f"'{OLD[2]}'"):
+        convert_cells(
+            convertible_cells(cells(rows), shares([(OLD[0], NEW[0], 1.0)])),
+            shares([(OLD[0], NEW[0], 1.0)]), along="industry", classification="NAICS 2017",
+        )  # fmt: skip
+
+
+def test_counties_with_new_codes_neither_enter_nor_exit():
+    before = cells([("46113", OLD[0], 5.0), ("51515", OLD[0], 3.0), ("51019", OLD[0], 4.0)])
+    after = recode_regions(before)
+    assert after.frame.select("region", "value").rows() == [("46102", 5.0), ("51019", 7.0)]
+    assert "46113 is 46102 (Shannon" in after.origins[0].notes[-1]
+    same = cells([("46102", OLD[0], 5.0)])
+    assert recode_regions(same) is same
+
+
+def test_steps_are_taken_file_by_file_and_leave_their_notes():
+    older = cells([
+        ("46113", "3118//", 30.0), ("46113", OLD[0], 20.0), ("46113", OLD[1], math.nan),
+    ])  # fmt: skip
+    newer = cells([("46102", NEW[0], 26.0)], 2018, "NAICS 2017")
+    bridge = shares([(OLD[0], NEW[0], 1.0), (OLD[1], NEW[0], 1.0)])
+    both = prepare_cells(
+        [older, newer], tighten=True, complete=True, recode=True,
+        industries=IndustryBridge(bridge, "NAICS 2012", "NAICS 2017"),
+    )  # fmt: skip
+    found = both.frame.sort("year").select("region", "industry", "value", "lower", "upper").rows()
+    # 20 of 30 are published, so that the other part has 10
+    assert found == [("46102", NEW[0], None, 30.0, 30.0), ("46102", NEW[0], 26.0, 26.0, 26.0)]
+    assert {o.classification for o in both.origins} == {"NAICS 2017"}
+    told = " | ".join(both.origins[0].notes)
+    for step in ("tightened", "46113 is 46102", "industry converted by made up, v1"):
+        assert step in told
+    assert "converted" not in " ".join(both.origins[1].notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"complete": True}, "without tighten"),
+        ({"industries": ("SIC 1987", "NAICS 2017")}, "'NAICS 2012'"),
+    ],
+)
+def test_steps_that_cannot_be_meant_are_refused(options, told):
+    bridge = shares([(OLD[0], NEW[0], 1.0)])
+    if "industries" in options:
+        options = {"industries": IndustryBridge(bridge, *options["industries"])}
+    with pytest.raises(PanelError, match=told):
+        prepare_cells([cells([("01001", OLD[0], 4.0)])], **options)
+
+
+def test_a_file_of_two_classifications_is_not_converted_in_part():
+    mixed = combine_cells(
+        [cells([("01001", OLD[0], 4.0)]), cells([("01001", NEW[0], 4.0)], 2018, "NAICS 2017")]
+    )
+    bridge = IndustryBridge(shares([(OLD[0], NEW[0], 1.0)]), "NAICS 2012", "NAICS 2017")
+    with pytest.raises(PanelError, match="one classification a file"):
+        prepare_cells([mixed], industries=bridge)
