@@ -67,6 +67,7 @@ from .sources import download as download
 from .sources import eurostat_file as eurostat_file
 from .sources import leaves as leaves
 from .sources import prepare_cells as prepare_cells
+from .sources import proportional_fill as proportional_fill
 from .sources import qcew_file as qcew_file
 from .sources import read_cbp as read_cbp
 from .sources import read_cell_table as read_cell_table

@@ -57,6 +57,10 @@ def cbp(
     ] = "county",
     folder: _Folder = None,
     digests: _Digests = None,
+    sizes: Annotated[
+        bool,
+        typer.Option("--sizes", help="Keep establishments by size, which build --fill uses."),
+    ] = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -72,7 +76,9 @@ def cbp(
     named = {*(files or [])}
     _save(
         [
-            read_cbp(file, year=year if file in named else None, sha256=digest).noted(*notes)
+            read_cbp(file, year=year if file in named else None, sha256=digest, sizes=sizes).noted(
+                *notes
+            )
             for file, digest, notes in _gathered(files, wanted, folder, digests)
         ],
         output,
@@ -163,9 +169,18 @@ def build(
     complete: Annotated[
         bool,
         typer.Option(
-            "--complete", help="With --tighten: every part of an industry has a row in the files."
+            "--complete",
+            help="With --tighten or --fill: every part of an industry has a row in the files.",
         ),
     ] = False,
+    fill: Annotated[
+        Literal["dorn"] | None,
+        typer.Option(
+            "--fill",
+            help="Give withheld cells a value: in proportion, inside their bounds, adding up. It carries no "
+            "uncertainty.",
+        ),
+    ] = None,
     recode: Annotated[
         bool, typer.Option("--recode", help="Give counties their latest code in all years.")
     ] = False,
@@ -204,7 +219,7 @@ def build(
     """Sum cells over areas and give industries their clusters: what --data takes.
 
     --map region=COLUMN, area=COLUMN, industry=COLUMN and cluster=COLUMN name the columns.
-    Each file of cells is tightened, recoded and converted by itself, in this order.
+    Each file of cells is tightened, filled, recoded and converted by itself, in this order.
     """
     set_verbosity(verbose=False, quiet=quiet)
     check_target(output, force=force)
@@ -221,7 +236,7 @@ def build(
     bridge, shares = _concordances(concordance, region_concordance, names, source, target)
     cells = prepare_cells(
         [read_cells(file) for file in files],
-        tighten=tighten, complete=complete, recode=recode, regions=shares, industries=bridge,
+        tighten=tighten, complete=complete, fill=fill, recode=recode, regions=shares, industries=bridge,
     )  # fmt: skip
     definition = read_clusters(clusters, rename=names)
     regions = (

@@ -21,10 +21,11 @@ from spatialclusters.sources.downloads import (
     qcew_file,
 )
 from spatialclusters.sources.eurostat import normalized_flags, read_eurostat
+from spatialclusters.sources.fill import proportional_fill
 from spatialclusters.sources.levels import at_level, industry_level, leaves
 from spatialclusters.sources.qcew import read_qcew
 from spatialclusters.sources.recodes import RECODES, Recode
-from spatialclusters.sources.regimes import REGIMES, Regime, regime_for
+from spatialclusters.sources.regimes import REGIMES, SIZES, Regime, regime_for
 from spatialclusters.sources.steps import IndustryBridge, prepare_cells
 from spatialclusters.sources.suppression import tighten_bounds
 from spatialclusters.sources.table_cells import read_cell_table
@@ -33,6 +34,7 @@ from spatialclusters.sources.tidy import Cells, Origin, combine_cells, read_cell
 __all__ = [
     "RECODES",
     "REGIMES",
+    "SIZES",
     "AgencyFile",
     "Cells",
     "Concordance",
@@ -55,6 +57,7 @@ __all__ = [
     "leaves",
     "normalized_flags",
     "prepare_cells",
+    "proportional_fill",
     "qcew_file",
     "read_cbp",
     "read_cell_table",

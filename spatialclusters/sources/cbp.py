@@ -20,7 +20,7 @@ from spatialclusters.sources.raw import (
     require,
 )
 from spatialclusters.sources.regimes import LARGE, Regime, classification, regime_for
-from spatialclusters.sources.sizes import bounds_from_classes
+from spatialclusters.sources.sizes import bounds_from_classes, counts_by_size
 from spatialclusters.sources.tidy import OBSERVED_CELL, WITHHELD_CELL, Cells, Origin
 
 __all__ = ["read_cbp"]
@@ -36,6 +36,7 @@ def read_cbp(
     year: int | None = None,
     regime: Regime | None = None,
     sha256: str | None = None,
+    sizes: bool = False,
 ) -> Cells:
     r"""Read a County Business Patterns file, as the Census Bureau sends it.
 
@@ -49,6 +50,9 @@ def read_cbp(
         Disclosure rules for a year that the package does not know.
     sha256
         Digest that the file must have, in hexadecimal.
+    sizes
+        Whether to keep establishments by size (columns ``SIZES``), which
+        ``proportional_fill`` uses.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def read_cbp(
         year = _year(raw.name) if year is None else year
         rules = regime_for("cbp", year) if regime is None else regime
         _check_vintage(raw.name, names, rules, year)
-        frame = _collected(raw, names, rules)
+        frame = _collected(raw, names, rules, sizes=sizes)
     refuse_bad_numbers(frame, raw.name)
     system = "sic" if "sic" in names else "naics"
     _check_codes(frame, raw.name, system)
@@ -126,7 +130,7 @@ def _check_vintage(name: str, names: list[str], regime: Regime, year: int) -> No
     require(name, names, needed, f"County Business Patterns of {year}")
 
 
-def _collected(raw: RawFile, names: list[str], regime: Regime) -> pl.DataFrame:
+def _collected(raw: RawFile, names: list[str], regime: Regime, *, sizes: bool) -> pl.DataFrame:
     """Reduce the text to what is needed, in one pass over the file."""
     industry = "sic" if "sic" in names else "naics"
     scan = raw.scan(names)
@@ -160,6 +164,7 @@ def _collected(raw: RawFile, names: list[str], regime: Regime) -> pl.DataFrame:
             lower=lower,
             upper=upper,
             bad=bad_numbers(["emp", "ap", "est"]) + bad_numbers(classes, _NOT_AVAILABLE),
+            **(counts_by_size(regime.sizes, names) if sizes else {}),
         ),
         raw.name,
     )  # fmt: skip

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from spatialclusters.errors import PanelError, listing
+from spatialclusters.sources.checks import withheld_by_year
 from spatialclusters.sources.definitions import Definition
 from spatialclusters.sources.levels import ancestors, industry_level, system_of
 from spatialclusters.sources.recodes import known_code, why_not
-from spatialclusters.sources.tidy import OBSERVED_CELL, WITHHELD_CELL, Cells
+from spatialclusters.sources.tidy import FILLED_CELL, WITHHELD_CELL, Cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +55,9 @@ def to_panel(
         ``region``, ``industry``, ``cluster``, where known ``subcluster`` and ``traded``,
         ``year`` unless ``ends``, then ``employment`` (missing where withheld),
         ``employment_lower``, ``employment_upper`` (missing where nothing bounds
-        the cell), ``establishments`` and ``payroll`` ($1,000 a year). ``attrs`` holds
-        the provenance, which ``read_panel`` takes over and Parquet keeps.
+        the cell), ``establishments`` and ``payroll`` ($1,000 a year); where cells are filled,
+        ``employment_filled``, the part of employment that is. ``attrs`` holds
+        the provenance, with what is withheld by year, which ``read_panel`` takes over and Parquet keeps.
 
     Raises
     ------
@@ -87,15 +90,33 @@ def to_panel(
     groups = clusters.frame.rename({"code": "industry", "group": "cluster"})
     table = table.join(groups, on="industry", how="left")
     keys = ["region", "industry", "cluster", *labels]
+    values = list(_VALUES)
+    if cells.counts[FILLED_CELL]:
+        values.insert(1, "employment_filled")
     if ends is None:
-        table = table.select(*keys, "year", *_VALUES).sort("region", "industry", "year")
+        table = table.select(*keys, "year", *values).sort("region", "industry", "year")
     else:
-        table = _wide(table, keys, ends)
-    hidden = frame.filter(pl.col("status") == WITHHELD_CELL).height
-    notes.append(f"{hidden} of {frame.height} published cells are withheld: bounds, no numbers")
+        table = _wide(table, keys, ends, values)
+    withheld = withheld_by_year(frame, cells)
+    notes += _withheld_notes(withheld)
     result = table.to_pandas()
-    result.attrs["spatialclusters"] = {**cells.provenance, "notes": notes}
+    result.attrs["spatialclusters"] = {**cells.provenance, "notes": notes, "withheld": withheld}
     return result
+
+
+def _withheld_notes(withheld: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    cells, hidden, filled = (
+        sum(year[what] for year in withheld.values()) for what in ("cells", "withheld", "filled")
+    )
+    yield f"{hidden} of {cells} published cells are withheld: bounds, no numbers"
+    if filled:
+        yield f"{filled} of {cells} published cells were withheld and are filled: they carry no uncertainty"
+    for year, found in withheld.items():
+        if found["covered"] is not None:
+            yield (
+                f"{year}: cells with a published number hold {found['covered']:.1%} of the published "
+                "totals; the rest is withheld or has no row"
+            )
 
 
 def _one_system(cells: Cells) -> str:
@@ -179,14 +200,16 @@ def _in_areas(frame: pl.DataFrame, regions: Definition) -> tuple[pl.DataFrame, l
 
 def _summed(frame: pl.DataFrame) -> pl.DataFrame:
     """Sum over the regions of an area; one withheld part makes the sum withheld."""
-    observed = (pl.col("status") == OBSERVED_CELL).all()
+    known = (pl.col("status") != WITHHELD_CELL).all()
+    filled = pl.col("value").filter(pl.col("status") == FILLED_CELL).sum()
     upper = pl.col("upper").sum()
     complete = [
         pl.when(pl.col(c).is_not_null().all()).then(pl.col(c).sum()).alias(c) for c in _COUNTED
     ]
     return frame.group_by("region", "industry", "year").agg(
         *complete,
-        employment=pl.when(observed).then(pl.col("value").sum()),
+        employment=pl.when(known).then(pl.col("value").sum()),
+        employment_filled=pl.when(known).then(filled),
         employment_lower=pl.col("lower").sum(),
         employment_upper=pl.when(upper.is_finite()).then(upper),
     )  # fmt: skip
@@ -200,10 +223,12 @@ def _of_ends(cells: Cells, ends: tuple[int, int]) -> Cells:
     return replace(cells, frame=cells.frame.filter(pl.col("year").is_in(ends)))
 
 
-def _wide(table: pl.DataFrame, keys: list[str], ends: tuple[int, int]) -> pl.DataFrame:
+def _wide(
+    table: pl.DataFrame, keys: list[str], ends: tuple[int, int], values: list[str]
+) -> pl.DataFrame:
     parts = []
     for year, suffix in zip(ends, ("_start", "_end"), strict=True):
         part = table.filter(pl.col("year") == year)
-        parts.append(part.select(*keys, *(pl.col(v).alias(f"{v}{suffix}") for v in _VALUES)))
+        parts.append(part.select(*keys, *(pl.col(v).alias(f"{v}{suffix}") for v in values)))
     joined = parts[0].join(parts[1], on=keys, how="full", coalesce=True, nulls_equal=True)
     return joined.sort("region", "industry")

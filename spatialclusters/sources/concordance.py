@@ -16,7 +16,7 @@ from spatialclusters.errors import PanelError, listing
 from spatialclusters.sources.definitions import read_text_columns
 from spatialclusters.sources.levels import industry_level, leaves, system_of
 from spatialclusters.sources.recodes import RECODES
-from spatialclusters.sources.tidy import OBSERVED_CELL, WITHHELD_CELL, Cells
+from spatialclusters.sources.tidy import Cells, worst_status
 
 __all__ = [
     "Concordance",
@@ -126,7 +126,8 @@ def convert_cells(
 ) -> Cells:
     """Split cells by a concordance and sum what meets.
 
-    A target is withheld if a part of it is, with the sum of the parts' bounds. The shares
+    A target is withheld if a part of it is, with the sum of the parts' bounds, else filled if
+    a part of it is. Establishments by size are not converted. The shares
     are taken as exact: the uncertainty of a concordance is not in the bounds.
 
     Parameters
@@ -184,11 +185,11 @@ def convert_cells(
         pl.when(pl.col(c).is_not_null().all()).then(pl.col(c).sum()).alias(c) for c in _AMOUNTS
     ]
     flags = pl.col("flag_raw").filter(pl.col("flag_raw") != "").unique().sort().str.join("+")
-    frame = split.group_by("region", "industry", "year").agg(
-        *whole, status=(pl.col("status") == OBSERVED_CELL).all(), flag_raw=flags
+    frame = (
+        split.group_by("region", "industry", "year")
+        .agg(*whole, status=worst_status(), flag_raw=flags)
+        .sort("region", "industry", "year")
     )
-    status = pl.when("status").then(pl.lit(OBSERVED_CELL)).otherwise(pl.lit(WITHHELD_CELL))
-    frame = frame.with_columns(status=status).sort("region", "industry", "year")
     note = f"{along} converted by {concordance.name} (SHA-256 {concordance.digest[:12]})"
     note += (
         f"; {missing.len()} of {known.len() + missing.len()} codes kept" if missing.len() else ""

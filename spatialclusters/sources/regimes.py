@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from spatialclusters.errors import PanelError, listing
 
-__all__ = ["LARGE", "NOISE", "RANGES", "REGIMES", "Regime", "classification", "regime_for"]
+__all__ = ["LARGE", "NOISE", "RANGES", "REGIMES", "SIZES", "Regime", "classification", "regime_for"]
 
 Bounds = Mapping[str, tuple[float, float]]
 
@@ -39,6 +39,13 @@ LARGE: Final[Bounds] = MappingProxyType({
     "n1000_4": (5_000, math.inf),
 })  # fmt: skip
 """Employees per establishment in the classes that divide ``n1000`` (CBP)."""
+
+SIZES: Final[Bounds] = MappingProxyType({
+    "size_0": (0, 4), "size_5": (5, 9), "size_10": (10, 19), "size_20": (20, 49), "size_50": (50, 99),
+    "size_100": (100, 249), "size_250": (250, 499), "size_500": (500, 999), "size_1000": (1_000, 1_499),
+    "size_1500": (1_500, 2_499), "size_2500": (2_500, 4_999), "size_5000": (5_000, math.inf),
+})  # fmt: skip
+"""Columns of cells with establishments by size, and the employees of one of them."""
 
 NOISE: Final[Bounds] = MappingProxyType(
     {"G": (0.0, 0.02), "H": (0.02, 0.05), "J": (0.05, math.inf)}

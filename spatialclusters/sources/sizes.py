@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import reduce
 from operator import add
 
 import polars as pl
 
-from spatialclusters.sources.regimes import LARGE
+from spatialclusters.sources.regimes import LARGE, SIZES
 
-__all__ = ["bounds_from_classes"]
+__all__ = ["bounds_from_classes", "counts_by_size"]
 
 
 def bounds_from_classes(
@@ -64,6 +64,48 @@ def bounds_from_classes(
         pl.when(unplaced).then(lower + rest * smallest).otherwise(lower),
         pl.when(unplaced).then(upper + rest * largest).otherwise(upper),
     )
+
+
+def counts_by_size(
+    sizes: Mapping[str, tuple[float, float]], names: Collection[str]
+) -> dict[str, pl.Expr]:
+    """Return establishments by size under one name for all vintages (``SIZES``).
+
+    The four classes above 1,000 employees are null where they do not add up to ``n1000``.
+
+    Parameters
+    ----------
+    sizes
+        Columns of the file, ``n1000`` last, and the employees of an establishment in them.
+    names
+        All columns of the file.
+
+    Examples
+    --------
+    >>> columns = ["n1_4", "n5_9", "n1000", *LARGE]
+    >>> sizes = {"n1_4": (0, 4), "n5_9": (5, 9), "n1000": (1000, math.inf)}
+    >>> frame = pl.DataFrame([["2", "N", "1", "1", "0", "0", "0"]], schema=columns, orient="row")
+    >>> found = frame.select(**counts_by_size(sizes, columns)).row(0, named=True)
+    >>> found["size_0"], found["size_5"], found["size_1000"], found["size_10"]
+    (2.0, None, 1.0, None)
+    """
+    by_least = {low: name for name, (low, _) in sizes.items() if name != "n1000"}
+    whole = [name for name in LARGE if name in names]
+    parts = [pl.col(name).cast(pl.Float64, strict=False) for name in whole]
+    total = pl.col("n1000").cast(pl.Float64, strict=False)
+    complete = (
+        (reduce(add, parts) == total).fill_null(value=False) if len(parts) == len(LARGE) else None
+    )
+    large = {low: name for name, (low, _) in LARGE.items()}
+    found = {}
+    for name, (low, _) in SIZES.items():
+        if low in by_least:
+            found[name] = pl.col(by_least[low]).cast(pl.Float64, strict=False)
+        elif low in large and complete is not None:
+            found[name] = pl.when(complete).then(pl.col(large[low]).cast(pl.Float64, strict=False))
+        else:
+            found[name] = pl.lit(None, dtype=pl.Float64)
+    return found
 
 
 def _divided(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from spatialclusters.errors import PanelError, listing
 from spatialclusters.sources.concordance import (
@@ -12,6 +13,7 @@ from spatialclusters.sources.concordance import (
     convertible_cells,
     recode_regions,
 )
+from spatialclusters.sources.fill import proportional_fill
 from spatialclusters.sources.suppression import tighten_bounds
 from spatialclusters.sources.tidy import Cells, combine_cells
 
@@ -40,11 +42,12 @@ def prepare_cells(
     *,
     tighten: bool = False,
     complete: bool = False,
+    fill: Literal["dorn"] | None = None,
     recode: bool = False,
     regions: Concordance | None = None,
     industries: IndustryBridge | None = None,
 ) -> Cells:
-    """Tighten, recode and convert each part by itself, in this order, and combine them.
+    """Tighten, fill, recode and convert each part by itself, in this order, and combine them.
 
     Every step leaves its note with the origin of the cells.
 
@@ -54,6 +57,8 @@ def prepare_cells(
         Cells of one file or several.
     tighten, complete
         Whether bounds are tightened, and by what; see ``tighten_bounds``.
+    fill
+        ``dorn``: withheld cells get a value by ``proportional_fill``.
     recode
         Whether counties get their latest code in all years; see ``recode_regions``.
     regions
@@ -81,8 +86,13 @@ def prepare_cells(
     >>> cells.frame.select("region", "industry").rows(), cells.origins[0].classification
     ([('46102', '311813')], 'NAICS 2017')
     """
-    if complete and not tighten:
-        msg = "cells: got complete without tighten; expected both. It says what tighten may use."
+    if fill not in (None, "dorn"):
+        msg = f"cells: got fill {fill!r}; expected 'dorn' or none. Choose one."
+        raise PanelError(msg)
+    if complete and not tighten and fill is None:
+        msg = (
+            "cells: got complete without tighten or fill; expected one. It says what they may use."
+        )
         raise PanelError(msg)
     if industries is not None and not any(_is_by(part, industries.source) for part in parts):
         named = sorted({origin.classification for part in parts for origin in part.origins})
@@ -94,6 +104,7 @@ def prepare_cells(
     done = []
     for part in parts:
         cells = tighten_bounds(part, complete=complete) if tighten else part
+        cells = proportional_fill(cells, complete=complete) if fill else cells
         cells = recode_regions(cells) if recode else cells
         if regions is not None:
             cells = convert_cells(cells, regions, along="region", unlisted="keep")

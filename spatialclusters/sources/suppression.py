@@ -13,7 +13,7 @@ from spatialclusters.sources.levels import keyed_cells
 from spatialclusters.sources.regimes import REGIMES
 from spatialclusters.sources.tidy import WITHHELD_CELL, Cells
 
-__all__ = ["tighten_bounds"]
+__all__ = ["parents_of", "tighten_bounds"]
 
 _PASSES: Final = 50
 _ENOUGH: Final = 1e-6  # employees
@@ -23,9 +23,10 @@ def tighten_bounds(cells: Cells, *, complete: bool) -> Cells:
     """Use that industries add up to their parent, in each region and year.
 
     A parent has at least what its parts have at least, and a part has at most what its
-    parent has at most, less the least of the other parts. With ``complete`` also the
+    parent has at most, less the least of the other parts. Where all parts are known, also the
     other way round: a parent has at most what its parts have at most, and a part has at
-    least what the parent's least leaves after the most of the others.
+    least what the parent's least leaves after the most of the others. They are known where
+    the parts have all establishments of the parent, or everywhere if ``complete``.
 
     Parameters
     ----------
@@ -73,10 +74,11 @@ def tighten_bounds(cells: Cells, *, complete: bool) -> Cells:
         shown = listing(f"{r} {i}" for r, i in twice.select("region", "industry").head(8).rows())
         msg = f"bounds: got industries under two codes ({shown}); expected one. Keep one of them."
         raise PanelError(msg)
-    child, parent = _links(keyed)
+    child, parent = parents_of(keyed)
+    whole = _without_rest(keyed, child, parent) | complete
     start = keyed["lower"].to_numpy(), keyed["upper"].to_numpy()
     hidden = (keyed["status"] == WITHHELD_CELL).to_numpy()
-    lower, upper = _propagated(*start, hidden, child, parent, complete=complete)
+    lower, upper = _propagated(*start, hidden, child, parent, whole)
     group = keyed.select(pl.struct(place).rank("dense")).to_series().to_numpy()
     wrong = np.isin(group, np.unique(group[lower > upper + _ENOUGH]))
     lower, upper = np.where(wrong, start[0], lower), np.where(wrong, start[1], upper)
@@ -115,7 +117,7 @@ def _refuse_incomplete(cells: Cells) -> None:
         raise PanelError(msg)
 
 
-def _links(keyed: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def parents_of(keyed: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return row numbers of parts and of the nearest published industry around each."""
     place = ["region", "year"]
     rows = keyed.select(*place, "own", parent="row")
@@ -133,9 +135,16 @@ def _links(keyed: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return pairs["row"].to_numpy(), pairs["parent"].to_numpy()
 
 
+def _without_rest(keyed: pl.DataFrame, child: np.ndarray, parent: np.ndarray) -> np.ndarray:
+    """Find the parents all of whose establishments, which carry no noise, are in their parts."""
+    count = keyed["establishments"].to_numpy().astype(float)
+    parts = np.bincount(parent, weights=count[child], minlength=len(count))
+    return np.asarray(parts == count)
+
+
 def _propagated(
     lower: np.ndarray, upper: np.ndarray, hidden: np.ndarray, child: np.ndarray, parent: np.ndarray,
-    *, complete: bool,
+    whole: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Pass bounds up and down until they stand still; observed cells never move."""
     low, high, size = lower.copy(), upper.copy(), len(lower)
@@ -147,18 +156,17 @@ def _propagated(
         low = np.where(hidden & parents, np.maximum(low, least), low)
         left = high[parent] - (least[parent] - low[child])
         high[child] = np.where(hidden[child], np.minimum(high[child], left), high[child])
-        if complete:
-            finite = np.where(np.isinf(high), 0.0, high)
-            most = np.bincount(parent, weights=finite[child], minlength=size)
-            open_ = np.bincount(parent, weights=np.isinf(high[child]).astype(float), minlength=size)
-            whole = np.where(open_ > 0, np.inf, most)
-            high = np.where(hidden & parents, np.minimum(high, whole), high)
-            others = np.where(
-                open_[parent] - np.isinf(high[child]) > 0, np.inf, most[parent] - finite[child]
-            )
-            low[child] = np.where(
-                hidden[child], np.maximum(low[child], low[parent] - others), low[child]
-            )
+        finite = np.where(np.isinf(high), 0.0, high)
+        most = np.bincount(parent, weights=finite[child], minlength=size)
+        open_ = np.bincount(parent, weights=np.isinf(high[child]).astype(float), minlength=size)
+        sums = np.where(open_ > 0, np.inf, most)
+        high = np.where(hidden & parents & whole, np.minimum(high, sums), high)
+        others = np.where(
+            open_[parent] - np.isinf(high[child]) > 0, np.inf, most[parent] - finite[child]
+        )
+        low[child] = np.where(
+            hidden[child] & whole[parent], np.maximum(low[child], low[parent] - others), low[child]
+        )
         steady = np.all(np.abs(low - before[0]) <= _ENOUGH) and not np.any(
             high < before[1] - _ENOUGH
         )

@@ -63,7 +63,7 @@ def read_cell_table(
     >>> table = pd.DataFrame({"region": ["01001"], "industry": ["311811"], "year": [2017],
     ...                       "employment": [0.0], "establishments": [3.0], "payroll": [0.0]})
     >>> read_cell_table(table, classification="NAICS 2017").counts
-    {'observed': 0, 'withheld': 1}
+    {'observed': 0, 'withheld': 1, 'filled': 0}
     """
     table, name, digest = read_table(source, error=PanelError, rename=rename or {})
     for column in ("region", "industry", "year", "employment"):

@@ -16,13 +16,15 @@ import polars.exceptions as pl_errors
 
 from spatialclusters.errors import PanelError, listing
 from spatialclusters.files import replace_file
+from spatialclusters.sources.regimes import SIZES
 
 __all__ = [
-    "OBSERVED_CELL", "WITHHELD_CELL", "Cells", "Origin", "combine_cells", "read_cells", "write_cells",
+    "FILLED_CELL", "OBSERVED_CELL", "WITHHELD_CELL", "Cells", "Origin", "combine_cells", "read_cells", "worst_status", "write_cells",
 ]  # fmt: skip
 
 OBSERVED_CELL: Final = "observed"
 WITHHELD_CELL: Final = "withheld"
+FILLED_CELL: Final = "filled"
 
 _TYPES: Final[dict[str, type[pl.DataType]]] = {
     "region": pl.String,
@@ -80,9 +82,11 @@ class Cells:
         Columns ``region``, ``industry`` (text), ``year``, ``value`` (employees;
         null where withheld), ``lower`` and ``upper`` (employees; equal to the
         value where observed, an infinite ``upper`` where nothing bounds the cell),
-        ``status`` (``observed`` or ``withheld``), ``flag_raw`` (as published),
+        ``status`` (``observed``, ``withheld``, or ``filled``: withheld, with a value from
+        ``proportional_fill`` inside its bounds), ``flag_raw`` (as published),
         ``establishments`` (count, null where not given) and ``payroll`` ($1,000
-        a year, null where withheld or not given).
+        a year, null where withheld or not given). All or none of ``SIZES``:
+        establishments by size, null where not available.
     origins
         One entry per file.
 
@@ -90,7 +94,7 @@ class Cells:
     ------
     PanelError
         A column is missing or of another type, a cell occurs twice, a withheld cell
-        has a value, or bounds are crossed.
+        has a value, bounds are crossed, or a filled value is outside of them.
 
     Examples
     --------
@@ -101,21 +105,21 @@ class Cells:
     ...     "lower": [0.0], "upper": [19.0], "status": ["withheld"], "flag_raw": ["A"],
     ...     "establishments": [3.0], "payroll": [None]})
     >>> Cells(frame, (origin,)).counts
-    {'observed': 0, 'withheld': 1}
+    {'observed': 0, 'withheld': 1, 'filled': 0}
     """
 
     frame: pl.DataFrame
     origins: tuple[Origin, ...]
 
     def __post_init__(self) -> None:
-        missing = [name for name in _TYPES if name not in self.frame.columns]
+        sizes = SIZES if {*SIZES} & {*self.frame.columns} else ()
+        types = _TYPES | dict.fromkeys(sizes, pl.Float64)
+        missing = [name for name in types if name not in self.frame.columns]
         if missing:
-            msg = (
-                f"cells: got no column {listing(missing)}; expected {listing(_TYPES, 20)}. Add it."
-            )
+            msg = f"cells: got no column {listing(missing)}; expected {listing(types, 30)}. Add it."
             raise PanelError(msg)
         try:
-            frame = self.frame.select(pl.col(name).cast(to) for name, to in _TYPES.items())
+            frame = self.frame.select(pl.col(name).cast(to) for name, to in types.items())
         except pl_errors.InvalidOperationError as cause:
             msg = f"cells: got a column of another type ({str(cause)[:200]}); expected text ids and numbers."
             raise PanelError(msg) from cause
@@ -128,9 +132,10 @@ class Cells:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of observed and of withheld cells."""
-        withheld = int((self.frame["status"] == WITHHELD_CELL).sum())
-        return {OBSERVED_CELL: self.frame.height - withheld, WITHHELD_CELL: withheld}
+        """Number of observed, of withheld and of filled cells."""
+        status = self.frame["status"]
+        kinds = (OBSERVED_CELL, WITHHELD_CELL, FILLED_CELL)
+        return {kind: int((status == kind).sum()) for kind in kinds}
 
     def noted(self, *notes: str) -> Cells:
         """Return the same cells with notes added to the origin of each file."""
@@ -144,14 +149,17 @@ class Cells:
 
 
 def _check(frame: pl.DataFrame) -> None:
-    withheld = pl.col("status") == WITHHELD_CELL
+    withheld, filled = (pl.col("status") == kind for kind in (WITHHELD_CELL, FILLED_CELL))
+    outside = (pl.col("value") < pl.col("lower")) | (pl.col("value") > pl.col("upper"))
     problems = {
-        "a status that is neither observed nor withheld": ~withheld & (pl.col("status") != "observed"),
+        "a status that is none of observed, withheld, filled": ~withheld & ~filled
+        & (pl.col("status") != OBSERVED_CELL),
         "an id, year or status that is empty": pl.any_horizontal(
             pl.col("region", "industry", "year", "status").is_null()
         ),
         "a withheld cell with a value": withheld & pl.col("value").is_not_null(),
-        "an observed cell without a value": ~withheld & pl.col("value").is_null(),
+        "an observed or filled cell without a value": ~withheld & pl.col("value").is_null(),
+        "a filled value outside its bounds": filled & outside,
         "crossed or missing bounds": (~(pl.col("lower") <= pl.col("upper"))).fill_null(value=True),
         "a negative number of employees": pl.col("lower") < 0,
     }  # fmt: skip
@@ -169,6 +177,15 @@ def _check(frame: pl.DataFrame) -> None:
         )
         msg = f"cells: got {found[0]} in {rows.height} rows ({shown}); expected none. Correct them."
         raise PanelError(msg)
+
+
+def worst_status() -> pl.Expr:
+    """Return the status of a sum of cells: withheld or filled as soon as a part of it is."""
+    has = {kind: (pl.col("status") == kind).any() for kind in (WITHHELD_CELL, FILLED_CELL)}
+    return (
+        pl.when(has[WITHHELD_CELL]).then(pl.lit(WITHHELD_CELL))
+        .when(has[FILLED_CELL]).then(pl.lit(FILLED_CELL)).otherwise(pl.lit(OBSERVED_CELL))
+    )  # fmt: skip
 
 
 def combine_cells(parts: Sequence[Cells]) -> Cells:
@@ -190,7 +207,8 @@ def combine_cells(parts: Sequence[Cells]) -> Cells:
         msg = "cells: got no files; expected at least one. Name one."
         raise PanelError(msg)
     origins = tuple(origin for part in parts for origin in part.origins)
-    return Cells(pl.concat([part.frame for part in parts]), origins)
+    # a part without establishments by size lacks their columns
+    return Cells(pl.concat([part.frame for part in parts], how="diagonal"), origins)
 
 
 def write_cells(cells: Cells, path: str | Path) -> None:

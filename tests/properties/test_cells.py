@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -15,11 +16,13 @@ from spatialclusters.sources import (
     at_level,
     industry_level,
     leaves,
+    proportional_fill,
     read_cbp,
     tighten_bounds,
 )
-from spatialclusters.sources.levels import ancestors
+from spatialclusters.sources.levels import ancestors, keyed_cells
 from spatialclusters.sources.regimes import LARGE, RANGES, regime_for
+from spatialclusters.sources.suppression import parents_of
 
 SYSTEMS = {
     "naics": ["311811", "311812", "311821", "312111", "332710", "445110", "451110", "113310", "481111"],
@@ -141,6 +144,44 @@ def test_tightened_bounds_hold_the_truth_and_are_nowhere_wider(economy, complete
     assert "contradict" not in str(after.origins)
 
 
+ADDS_UP = 1e-6  # relative: the fill stops at a billionth of what it distributes, level by level
+
+
+@settings(max_examples=80, deadline=None)
+@given(hierarchies(), st.booleans())
+def test_filled_cells_are_inside_their_bounds_and_add_up(economy, complete):
+    system, rows, _, left_out = economy
+    if not rows:
+        return
+    complete = complete and not left_out
+    before = cells_of(rows, system)
+    filled = proportional_fill(before, complete=complete)
+    for old, new in zip(
+        before.frame.iter_rows(named=True), filled.frame.iter_rows(named=True), strict=True
+    ):
+        if old["status"] == "observed":
+            assert new == old
+        elif new["status"] == "filled":
+            assert old["lower"] <= new["lower"] <= new["value"] <= new["upper"] <= old["upper"]
+        else:  # nothing is known of it: no bound, no establishments
+            assert new["upper"] == float("inf")
+            assert new["lower"] == 0.0
+    keyed = keyed_cells(filled).with_row_index("row")
+    value = keyed["value"].to_numpy()
+    sums = {}
+    for child, parent in zip(*parents_of(keyed), strict=True):
+        sums.setdefault(parent, []).append(value[child])
+    for parent, parts in sums.items():
+        if not np.isfinite(value[parent]):
+            continue
+        known = np.isfinite(parts)
+        limit = value[parent] + ADDS_UP * (1.0 + value[parent])
+        assert np.sum(np.array(parts)[known]) <= limit
+        if complete and known.all():
+            assert sum(parts) == pytest.approx(value[parent], rel=ADDS_UP, abs=ADDS_UP)
+    assert "cannot add up" not in str(filled.origins)
+
+
 def test_bounds_that_contradict_each_other_are_left_alone():
     rows = [("01001", "311///", 10.0, 10.0, 10.0), ("01001", "311811", None, 20.0, 49.0),
             ("09001", "311///", 10.0, 10.0, 10.0), ("09001", "311811", None, 0.0, 49.0)]  # fmt: skip
@@ -227,6 +268,17 @@ def test_bounds_hold_the_truth_when_it_is_revealed(economy, year):
         assert lower <= sum(sizes) <= upper
     assert frame["region"].dtype == frame["industry"].dtype == pl.String
     assert frame["region"].str.len_chars().unique().to_list() == [5]
+
+
+def test_parts_with_all_establishments_of_their_parent_are_complete():
+    rows = [("01001", "311///", 50.0, 50.0, 50.0), ("01001", "311811", 38.0, 38.0, 38.0),
+            ("01001", "311812", None, 0.0, 99.0)]  # fmt: skip
+    for mine, lower in ((2.0, 12.0), (1.0, 0.0)):  # all of five, or one of them is nowhere
+        cells = cells_of(rows, "naics")
+        counts = pl.Series("establishments", [5.0, 3.0, mine])
+        cells = Cells(cells.frame.with_columns(counts), cells.origins)
+        after = tighten_bounds(cells, complete=False).frame
+        assert after.select("lower", "upper").rows()[-1] == (lower, 12.0)
 
 
 def test_files_that_leave_out_small_cells_are_not_complete():

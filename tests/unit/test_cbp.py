@@ -90,7 +90,7 @@ def test_every_vintage_parses_to_one_schema(tmp_path, year):
     assert frame["value"].to_list() == [4000.0, 24.0, None, None]
     assert frame["payroll"].to_list() == [80000.0, 480.0, None, None]
     assert frame["status"].to_list() == ["observed"] * 2 + ["withheld"] * 2
-    assert cells.counts == {"observed": 2, "withheld": 2}
+    assert cells.counts == {"observed": 2, "withheld": 2, "filled": 0}
     bounds = frame.select("lower", "upper").rows()
     early = int(year) <= 2017
     assert bounds[2] == (30.0, 57.0)  # three of 10 to 19, inside B

@@ -197,7 +197,7 @@ def test_a_table_from_csv_is_the_same_table(tmp_path):
     TABLE.to_csv(tmp_path / "tidy.csv", index=False)
     again = cells(tmp_path / "tidy.csv", withheld_zeros=[2018])
     assert again.frame.equals(cells(withheld_zeros=[2018]).frame)
-    assert again.counts == {"observed": 4, "withheld": 2}
+    assert again.counts == {"observed": 4, "withheld": 2, "filled": 0}
 
 
 # --- real files -----------------------------------------------------------------------------

@@ -188,6 +188,7 @@ def test_steps_are_taken_file_by_file_and_leave_their_notes():
     ("options", "told"),
     [
         ({"complete": True}, "without tighten"),
+        ({"fill": "midpoint"}, "expected 'dorn'"),
         ({"industries": ("SIC 1987", "NAICS 2017")}, "'NAICS 2012'"),
     ],
 )
