@@ -489,6 +489,10 @@ def _record(
         record["cells"] = {
             str(year): panel.cell_counts(growth.variable, period) for year, period in ends.items()
         }
+        record["withheld"] = {
+            str(year): panel.withheld_amounts(growth.variable, period)
+            for year, period in ends.items()
+        }
         published = float(np.nansum(panel.values(growth.variable, rows.base).values))
         record["share_of_base_in_sample"] = float(rows.size.sum()) / published
     return record

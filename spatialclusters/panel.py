@@ -139,6 +139,38 @@ class Panel:
             "absent": int((status == ABSENT).sum()),
         }
 
+    def withheld_amounts(self, variable: str, period: str | None) -> dict[str, float | int | None]:
+        """Say how much of a variable is published, withheld and filled in a period.
+
+        Returns
+        -------
+        dict
+            ``published``, the sum of the cells with a number, less what is filled;
+            ``withheld_lower`` and ``withheld_upper``, the sums of the bounds of cells
+            without a number (their published parts included; None where one has no upper bound);
+            ``filled``, the sum of ``<variable>_filled``, and ``filled_cells``, where it is not 0.
+        """
+        values, hidden = (
+            self.values(variable, period).values,
+            self.status(variable, period).values == WITHHELD,
+        )
+
+        def beside(suffix: str, default: float) -> np.ndarray:
+            name = f"{variable}_{suffix}"
+            if name not in self.variables:
+                return np.full(values.shape, default)
+            return np.asarray(self.values(name, period).fillna(default).values)
+
+        filled = np.where(np.isfinite(values), beside("filled", 0.0), 0.0)
+        upper = float(beside("upper", np.inf)[hidden].sum())
+        return {
+            "published": float(np.nansum(values) - filled.sum()),
+            "withheld_lower": float(beside("lower", 0.0)[hidden].sum()),
+            "withheld_upper": upper if np.isfinite(upper) else None,
+            "filled": float(filled.sum()),
+            "filled_cells": int((filled > 0).sum()),
+        }
+
 
 def read_panel(
     source: str | Path | pd.DataFrame | Any,
@@ -200,6 +232,7 @@ def read_panel(
     if isinstance(made_from, Mapping):  # a table that `sources.to_panel` made
         notes += [str(note) for note in made_from.get("notes", ())]
         provenance["origins"] = list(made_from.get("origins", ()))
+        provenance["withheld"] = dict(made_from.get("withheld", {}))
     return Panel(data=data, geometry=geometry, provenance=provenance)
 
 

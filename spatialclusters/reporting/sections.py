@@ -18,6 +18,7 @@ from spatialclusters.priors import describe_priors
 from spatialclusters.reporting.blocks import Block, Code, Notes, Paragraph, Section, Table
 from spatialclusters.reporting.equations import equation, space_sentences
 from spatialclusters.reporting.figures import picture
+from spatialclusters.reporting.origins import origin_blocks
 from spatialclusters.reporting.text import count, fixed, number, share
 from spatialclusters.result import Fit
 from spatialclusters.spillovers import has_lags
@@ -76,6 +77,7 @@ def data_section(fit: Fit) -> Section:
     ]
     if "cells" in record:
         blocks.append(_cells_table(record["cells"]))
+    blocks += origin_blocks(record)
     if fit.spec.cells is not None or fit.spec.zeros:
         blocks.append(Notes("What gaps and zeros count as", list(_gap_rules(fit))))
     if record["dropped"]:
