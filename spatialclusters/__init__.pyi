@@ -74,6 +74,7 @@ from .sources import read_cell_table as read_cell_table
 from .sources import read_cells as read_cells
 from .sources import read_clusters as read_clusters
 from .sources import read_concordance as read_concordance
+from .sources import read_efsy as read_efsy
 from .sources import read_eurostat as read_eurostat
 from .sources import read_qcew as read_qcew
 from .sources import read_region_map as read_region_map

@@ -153,6 +153,24 @@ def eurostat(
 
 
 @data_app.command()
+def efsy(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="efsy_panel_naics.csv, or its zip.")],
+    output: _Output,
+    years: Annotated[
+        list[int] | None, typer.Option("--year", metavar="YEAR", help="Years to read; repeat.")
+    ] = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Read the county panel with imputed cells of Eckert, Fort, Schott and Yang."""
+    set_verbosity(verbose=False, quiet=quiet)
+    check_target(output, force=force)
+    from spatialclusters.sources import read_efsy
+
+    _save([read_efsy(file, years=years)], output)
+
+
+@data_app.command()
 def build(
     files: _CellFiles,
     output: _Output,

@@ -20,6 +20,7 @@ from spatialclusters.sources.downloads import (
     eurostat_file,
     qcew_file,
 )
+from spatialclusters.sources.efsy import read_efsy
 from spatialclusters.sources.eurostat import normalized_flags, read_eurostat
 from spatialclusters.sources.fill import proportional_fill
 from spatialclusters.sources.levels import at_level, industry_level, leaves
@@ -64,6 +65,7 @@ __all__ = [
     "read_cells",
     "read_clusters",
     "read_concordance",
+    "read_efsy",
     "read_eurostat",
     "read_qcew",
     "read_region_map",

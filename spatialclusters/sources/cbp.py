@@ -1,4 +1,4 @@
-"""County Business Patterns: county, state and metropolitan files of 1986 to 2023."""
+"""County Business Patterns: county, state, metropolitan and national files of 1986 to 2023."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from spatialclusters.sources.tidy import OBSERVED_CELL, WITHHELD_CELL, Cells, Or
 
 __all__ = ["read_cbp"]
 
-_NAME: Final = re.compile(r"cbp(\d{2})(?:co|st|msa)", flags=re.IGNORECASE)
+_NAME: Final = re.compile(r"cbp(\d{2})(co|st|msa|us)", flags=re.IGNORECASE)
+_NATION: Final = "US000"  # as the QCEW writes it
 _NOT_AVAILABLE: Final = ("N",)
 _DIGITS: Final = {"fipstate": 2, "fipscty": 3, "msa": 5}
 
@@ -59,7 +60,9 @@ def read_cbp(
     Cells
         All levels of industries (see ``leaves``). Employees in the pay period with
         12 March, payroll in $1,000 a year. Regions are ``SSCCC`` (county; ``SS999``
-        has no county), ``SS000`` (state) or the code of the metropolitan area. Bounds of
+        has no county), ``SS000`` (state), the code of the metropolitan area, or ``US000``. A
+        national file is known by its name (``cbp18us.txt``), as it has no column of
+        places. Bounds of
         withheld cells come from the range in ``empflag`` and from establishments by
         size. ``flag_raw`` is ``empflag``, ``emp_nf``, or both with a slash between.
         Noise (``emp_nf`` G, H, J) leaves a cell observed.
@@ -99,9 +102,8 @@ def read_cbp(
     _check_flags(frame, raw.name, rules)
     frame, notes = _unique(frame, raw.name)
     frame, conflicts = _bounded(frame, rules)
-    kind = "county" if "fipscty" in names else "msa" if "msa" in names else "state"
     origin = Origin(
-        "cbp", f"{year} {kind}", raw.name, raw.digest, classification("cbp", year), rules.rule,
+        "cbp", f"{year} {_kind(raw.name, names)}", raw.name, raw.digest, classification("cbp", year), rules.rule,
         (*notes, *conflicts, *_statewide(frame)),
     )  # fmt: skip
     return Cells(frame.with_columns(year=pl.lit(year)), (origin,))
@@ -116,6 +118,25 @@ def _year(name: str) -> int:
     return short + (1900 if short >= 86 else 2000)
 
 
+def _kind(name: str, names: list[str]) -> str:
+    """Tell what places a file is about."""
+    found = _NAME.search(name)
+    if found is not None and found[2].lower() == "us" and not {"fipstate", "msa"} & {*names}:
+        return "nation"
+    return "county" if "fipscty" in names else "msa" if "msa" in names else "state"
+
+
+def _places(name: str, names: list[str]) -> list[str]:
+    """Return the columns that name a place."""
+    columns = {
+        "county": ["fipstate", "fipscty"],
+        "msa": ["msa"],
+        "state": ["fipstate"],
+        "nation": [],
+    }
+    return columns[_kind(name, names)]
+
+
 def _check_vintage(name: str, names: list[str], regime: Regime, year: int) -> None:
     wrong = sorted(regime.lacks & {*names})
     if wrong:
@@ -124,9 +145,7 @@ def _check_vintage(name: str, names: list[str], regime: Regime, year: int) -> No
             "them. It is of another vintage: give its own year."
         )
         raise PanelError(msg)
-    places = [c for c in ("fipscty", "msa") if c in names]
-    keys = ["msa"] if places == ["msa"] else ["fipstate", *places]
-    needed = [*keys, *sorted(regime.requires), "emp", "ap", "est", *regime.sizes]
+    needed = [*_places(name, names), *sorted(regime.requires), "emp", "ap", "est", *regime.sizes]
     require(name, names, needed, f"County Business Patterns of {year}")
 
 
@@ -136,24 +155,18 @@ def _collected(raw: RawFile, names: list[str], regime: Regime, *, sizes: bool) -
     scan = raw.scan(names)
     if "lfo" in names:  # legal form of organization: all rows but "-" are parts of that one
         scan = scan.filter(pl.col("lfo") == "-")
-    places = (
-        ["fipstate", "fipscty"]
-        if "fipscty" in names
-        else ["msa"]
-        if "msa" in names
-        else ["fipstate"]
-    )
+    kind, places = _kind(raw.name, names), _places(raw.name, names)
     broken = [pl.col(c).str.len_chars() != _DIGITS[c] for c in places]
     broken += [pl.col(c).str.contains(r"\D") for c in places]
-    state = [pl.lit("000")] if places == ["fipstate"] else []
+    ending = {"state": [pl.lit("000")], "nation": [pl.lit(_NATION)]}.get(kind, [])
     classes = [*regime.sizes, *(c for c in LARGE if c in names)]
     lower, upper = bounds_from_classes(regime.sizes, tuple(c for c in LARGE if c in names), "est")
     flags = [c for c in ("empflag", "emp_nf") if c in names]
     return collected(
         scan.select(
             "line",
-            region=pl.concat_str([*map(pl.col, places), *state]),
-            broken_id=pl.any_horizontal(broken).fill_null(value=True),
+            region=pl.concat_str([*map(pl.col, places), *ending]),
+            broken_id=pl.any_horizontal(pl.lit(False), *broken).fill_null(value=True),
             industry=pl.col(industry),
             emp=number("emp"),
             payroll=number("ap"),

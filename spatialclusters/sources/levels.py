@@ -18,9 +18,10 @@ _NAICS_RANGE: Final = re.compile(r"31-33|44-45|48-49")
 _NAICS_TOTALS: Final = frozenset({"------", "10"})
 _SECTORS: Final = {"32": "31", "33": "31", "45": "44", "49": "48"}
 _SIC: Final = re.compile(r"-{4}|\d{2}--|\d{4}|\d{3}/")
+_SIC_OF_BLS: Final = re.compile(r"SIC_0(?P<division>[A-KZ])(?P<digits>\d{2,4})?")
 # first major group of each division and the last one; 07 of these files has no farms
 _DIVISIONS: Final = ((1, 9), (10, 14), (15, 17), (19, 39), (40, 49), (50, 51), (52, 59), (60, 67),
-                     (70, 89), (90, 99))  # fmt: skip
+                     (70, 89), (90, 98), (99, 99))  # fmt: skip
 _NACE: Final = re.compile(r"(?P<section>[A-U])(?P<digits>\d{2,4})?")
 _DEEPEST: Final = 6
 
@@ -49,6 +50,8 @@ def industry_level(code: str, system: str) -> int | None:
     [0, 2, 2, 5, 6]
     >>> [industry_level(code, "sic") for code in ("----", "20--", "2000", "2010", "2011", "399/")]
     [0, 1, 2, 3, 4, 2]
+    >>> [industry_level(code, "sic") for code in ("SIC_0Z", "SIC_0D", "SIC_0D20", "SIC_0D2011")]
+    [0, 1, 2, 4]
     """
     path = _path(code, system)
     return None if path is None else path[-1][0]
@@ -85,6 +88,9 @@ def _naics(code: str) -> tuple[tuple[int, str], ...] | None:
 
 
 def _sic(code: str) -> tuple[tuple[int, str], ...] | None:
+    found = _SIC_OF_BLS.fullmatch(code)
+    if found is not None:
+        return _sic_of_bls(found["division"], found["digits"] or "")
     if not _SIC.fullmatch(code):
         return None
     if code == "----":
@@ -98,6 +104,15 @@ def _sic(code: str) -> tuple[tuple[int, str], ...] | None:
         return ((0, ""), division, (2, code))
     digits = code[:2] if code[2:] == "00" else code[:3] if code[3] == "0" else code
     return ((0, ""), division, *((n, digits[:n]) for n in range(2, len(digits) + 1)))
+
+
+def _sic_of_bls(letter: str, digits: str) -> tuple[tuple[int, str], ...] | None:
+    """Return the path of a code with the letter of its division, as ``SIC_0D2011`` has."""
+    if letter == "Z":
+        return None if digits else ((0, ""),)
+    division = (1, f"{_DIVISIONS['ABCDEFGHIJK'.index(letter)][0]:02d}")
+    below = tuple((n, digits[:n]) for n in range(2, len(digits) + 1))
+    return ((0, ""), division, *below)
 
 
 def _nace(code: str) -> tuple[tuple[int, str], ...] | None:

@@ -27,6 +27,8 @@ OWNERSHIPS: Final = {"total": "0", "federal": "1", "state": "2", "local": "3", "
 
 _TENS: Final = {"nation": "1", "msa": "4", "state": "5", "county": "7"}
 _LEVELS: Final = ("1", "4", "5", "6", "7", "8")  # total by ownership, sector, NAICS 3 to 6 digits
+# of files by SIC: total covered; then total by ownership, division, 2 to 4 digits are the next five
+_FIRST_OF_SIC: Final = {"nation": 1, "msa": 12, "state": 18, "county": 26}
 _KEYS: Final = ("area_fips", "own_code", "industry_code", "agglvl_code", "size_code", "year", "qtr",
                 "disclosure_code", "annual_avg_emplvl", "total_annual_wages")  # fmt: skip
 _ESTABLISHMENTS: Final = ("annual_avg_estabs", "annual_avg_estabs_count")
@@ -43,7 +45,7 @@ def read_qcew(
     regime: Regime | None = None,
     sha256: str | None = None,
 ) -> Cells:
-    """Read an annual file of the Quarterly Census of Employment and Wages (NAICS).
+    """Read an annual file of the Quarterly Census of Employment and Wages, by NAICS or SIC.
 
     One kind of area and one ownership are kept, since all others hold the same jobs
     again; so do supersectors and domains, which are left out.
@@ -68,7 +70,8 @@ def read_qcew(
         Annual average employment, payroll in $1,000 a year. Regions are the
         five characters of ``area_fips``; ``SS999`` has no known county. Withheld cells
         have no upper bound of their own. Before 2001 the files do not mark them, so
-        a zero with establishments is withheld.
+        a zero with establishments is withheld. Industries are as published: in files by SIC
+        (1975 to 2000) with a prefix and the letter of the division, ``SIC_0D2011``.
 
     Raises
     ------
@@ -78,7 +81,8 @@ def read_qcew(
 
     References
     ----------
-    U.S. Bureau of Labor Statistics, QCEW NAICS-based data files, layouts.
+    U.S. Bureau of Labor Statistics, QCEW NAICS-based and SIC-based data files, layouts,
+    aggregation level codes.
     """
     for name, value, allowed in (
         ("geography", geography, _TENS),
@@ -88,11 +92,13 @@ def read_qcew(
             msg = f"qcew: got {name} {value!r}; expected one of {listing(allowed)}. Choose one."
             raise PanelError(msg)
     with opened(path, sha256=sha256) as raw:
-        frame = _collected(raw, geography, ownership)
+        by_sic = _is_by_sic(raw)
+        frame = _collected(raw, geography, ownership, by_sic=by_sic)
     refuse_bad_numbers(frame, raw.name)
     year = _year(frame, raw.name)
-    rules = regime_for("qcew", year) if regime is None else regime
-    _check(frame, raw.name, rules)
+    source = "qcew-sic" if by_sic else "qcew"
+    rules = regime_for(source, year) if regime is None else regime
+    _check(frame, raw.name, rules, by_sic=by_sic)
     hidden = pl.col("flag_raw").is_in(sorted(rules.withheld))
     if rules.zero == "withheld":
         hidden = hidden | ((pl.col("emp") == 0) & (pl.col("establishments") > 0))
@@ -107,24 +113,42 @@ def read_qcew(
     unknown = frame.filter(pl.col("region").str.ends_with("999"))["region"].unique().len()
     notes = (f"{unknown} regions SS999 hold what has no known county",) if unknown else ()
     origin = Origin(
-        "qcew", f"{year} {geography}, {ownership}", raw.name, raw.digest, classification("qcew", year),
+        "qcew", f"{year} {geography}, {ownership}", raw.name, raw.digest, classification(source, year),
         rules.rule, notes,
     )  # fmt: skip
     return Cells(frame, (origin,))
 
 
-def _collected(raw: RawFile, geography: str, ownership: str) -> pl.DataFrame:
+def _is_by_sic(raw: RawFile) -> bool:
+    """Look at the first row: the levels of the two kinds of files have other codes."""
     names = raw.header()
     require(raw.name, names, _KEYS, "an annual QCEW file")
+    first = collected(raw.scan(names).select("industry_code").head(1), raw.name)
+    return str(first["industry_code"][0]).startswith("SIC_")
+
+
+def _levels(geography: str, ownership: str, *, by_sic: bool) -> list[str]:
+    """List the aggregation levels to keep: one total and the industries below it."""
+    if by_sic:
+        first = _FIRST_OF_SIC[geography]
+        total = first if ownership == "total" else first + 1
+        return [f"{code:02d}" for code in (total, *range(first + 2, first + 6))]
+    tens = _TENS[geography]
+    total_code = f"{tens}0" if ownership == "total" else f"{tens}1"
+    return [total_code, *(f"{tens}{level}" for level in _LEVELS[1:])]
+
+
+def _collected(raw: RawFile, geography: str, ownership: str, *, by_sic: bool) -> pl.DataFrame:
+    names = raw.header()
     establishments = next((name for name in _ESTABLISHMENTS if name in names), None)
     if establishments is None:
         require(raw.name, names, _ESTABLISHMENTS[:1], "an annual QCEW file")
-    tens = _TENS[geography]
-    total = f"{tens}0" if ownership == "total" else f"{tens}1"
-    levels = [total, *(f"{tens}{level}" for level in _LEVELS[1:])]
+    levels = _levels(geography, ownership, by_sic=by_sic)
     counts = ["annual_avg_emplvl", "total_annual_wages", str(establishments)]
-    unreadable = pl.col("own_code").is_null() | (pl.col("agglvl_code").str.len_chars() != 2)
-    chosen = (pl.col("own_code") == OWNERSHIPS[ownership]) & pl.col("agglvl_code").is_in(levels)
+    # the layout of files by SIC calls the code a number, which may have lost its leading zero
+    level = pl.col("agglvl_code").str.zfill(2) if by_sic else pl.col("agglvl_code")
+    unreadable = pl.col("own_code").is_null() | (level.str.len_chars() != 2)
+    chosen = (pl.col("own_code") == OWNERSHIPS[ownership]) & level.is_in(levels)
     return collected(
         raw.scan(names)
         .filter(chosen | unreadable.fill_null(value=True))
@@ -154,12 +178,13 @@ def _year(frame: pl.DataFrame, name: str) -> int:
     return int(years[0])
 
 
-def _check(frame: pl.DataFrame, name: str, regime: Regime) -> None:
+def _check(frame: pl.DataFrame, name: str, regime: Regime, *, by_sic: bool) -> None:
     """Refuse quarterly files, files by size, mangled codes and unknown flags."""
+    code = r"^SIC_0[A-KZ]\d{0,4}$" if by_sic else r"^\d[\d-]+$"
     problems = {
         "area codes of another length; leading zeros may be lost": pl.col("region").str.len_chars() != 5,
-        "SIC codes, whose levels this reader does not know": pl.col("industry").str.starts_with("SIC_"),
-        "industry codes that are empty or not codes": ~pl.col("industry").str.contains(r"^\d[\d-]+$"),
+        "industry codes of the other classification": pl.col("industry").str.starts_with("SIC_") != by_sic,
+        "industry codes that are empty or not codes": ~pl.col("industry").str.contains(code),
         "quarters; expected annual averages (qtr A)": pl.col("qtr") != "A",
         "size classes; expected all sizes (size_code 0)": pl.col("size_code") != "0",
         "an unknown disclosure_code; expected nothing or N": ~pl.col("flag_raw").is_in(["", *regime.withheld]),
@@ -177,5 +202,5 @@ def _check(frame: pl.DataFrame, name: str, regime: Regime) -> None:
                 .head(5)
                 .rows()
             )
-            msg = f"{name}: got {rows.height} rows with {what} ({shown}). Use the annual NAICS file as sent."
+            msg = f"{name}: got {rows.height} rows with {what} ({shown}). Use the annual file as sent."
             raise PanelError(msg)

@@ -30,8 +30,11 @@ _UPPER: Final[Bounds] = MappingProxyType({
     "n100_249": (100, 249), "n250_499": (250, 499), "n500_999": (500, 999),
     "n1000": (1_000, math.inf),
 })  # fmt: skip
-# The smallest class starts at 0 under both of its names: an establishment that had a payroll in
-# the year but nobody on it in mid-March is counted there, as the later name says.
+# The smallest class starts at 0 under both of its names, n1_4 and n<5. The Bureau's documentation
+# of 2015 and 2016 says of "1 to 4" that it includes establishments that "did not report any paid
+# employees in the mid-March pay period but paid wages to at least one employee at some time during
+# the year". Autor, Dorn and Hanson's code takes 1 instead, which makes bounds tighter, and wrong
+# where such an establishment is.
 _TO_2016: Final[Bounds] = MappingProxyType({"n1_4": (0, 4), **_UPPER})
 _FROM_2017: Final[Bounds] = MappingProxyType({"n<5": (0, 4), **_UPPER})
 LARGE: Final[Bounds] = MappingProxyType({
@@ -60,7 +63,7 @@ class Regime:
     Attributes
     ----------
     source
-        ``cbp``, ``qcew`` or ``eurostat``.
+        ``cbp``, ``qcew`` (by NAICS), ``qcew-sic`` or ``eurostat``.
     first, last
         Years, both included.
     rule
@@ -95,8 +98,13 @@ class Regime:
     absent: Literal["zero", "not published"] = "zero"
 
 
+# What the letters mean is the same in all years: D and S are withheld, G, H and J are published with
+# noise. By the Bureau's page on noise flags (of its Statistics of U.S. Businesses) J was suppressed
+# with D before 2015, and D is replaced by S from 2017 on. A J before 2015 is therefore an error; a D
+# from 2017 on is read as what it can only mean, since refusing it would guard against nothing.
 _D_S: Final = frozenset("DS")
 _NOISE: Final = frozenset(NOISE)
+_LITTLE_NOISE: Final = _NOISE - {"J"}
 REGIMES: Final = (
     Regime("cbp", 1986, 1997, "small cells suppressed, with a range", requires=frozenset({"sic", "empflag"}),
            lacks=frozenset({"naics", "emp_nf"}), ranges=RANGES, sizes=_TO_2016),
@@ -104,7 +112,7 @@ REGIMES: Final = (
            lacks=frozenset({"sic", "emp_nf"}), ranges=RANGES, sizes=_TO_2016),
     Regime("cbp", 2007, 2014, "noise; cells changed by 5 % or more suppressed, with a range",
            requires=frozenset({"naics", "empflag", "emp_nf", "n1_4"}), lacks=frozenset({"n<5"}),
-           ranges=RANGES, withheld=_D_S, published=_NOISE, sizes=_TO_2016),
+           ranges=RANGES, withheld=_D_S, published=_LITTLE_NOISE, sizes=_TO_2016),
     Regime("cbp", 2015, 2016, "noise; some cells suppressed, with a range",
            requires=frozenset({"naics", "empflag", "emp_nf", "n1_4"}), lacks=frozenset({"n<5"}),
            ranges=RANGES, withheld=_D_S, published=_NOISE, sizes=_TO_2016),
@@ -114,6 +122,9 @@ REGIMES: Final = (
     Regime("cbp", 2018, 2023, "noise; cells of fewer than 3 establishments have no row",
            requires=frozenset({"naics", "emp_nf", "n<5"}), lacks=frozenset({"empflag"}), withheld=_D_S,
            published=_NOISE, sizes=_FROM_2017, absent="not published"),
+    # the files by SIC; that they leave withheld cells unmarked, as those by NAICS do, is second-hand
+    Regime("qcew-sic", 1975, 2000, "cells of few firms suppressed, not marked", zero="withheld",
+           withheld=frozenset("N")),
     Regime("qcew", 1990, 2000, "cells of few firms suppressed, not marked", zero="withheld",
            withheld=frozenset("N")),
     Regime("qcew", 2001, 2024, "cells of few firms suppressed, marked N", withheld=frozenset("N")),
@@ -127,6 +138,9 @@ _CLASSIFICATIONS: Final = {
             (2012, "NAICS 2012"), (2017, "NAICS 2017")),
     "qcew": ((1990, "NAICS 2002"), (2007, "NAICS 2007"), (2011, "NAICS 2012"), (2017, "NAICS 2017"),
              (2022, "NAICS 2022")),
+    # the code list of the files by SIC marks industries of 1972 that those of 1987 replaced; that
+    # the change is in 1988 is second-hand
+    "qcew-sic": ((1975, "SIC 1972"), (1988, "SIC 1987")),
     "eurostat": ((1995, "NACE Rev. 1"), (2008, "NACE Rev. 2")),
 }  # fmt: skip
 
@@ -137,7 +151,7 @@ def regime_for(source: str, year: int) -> Regime:
     Parameters
     ----------
     source
-        ``cbp``, ``qcew`` or ``eurostat``.
+        ``cbp``, ``qcew`` (by NAICS), ``qcew-sic`` or ``eurostat``.
     year
         Reference year of the data.
 

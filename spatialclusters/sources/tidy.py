@@ -48,7 +48,7 @@ class Origin:
     Attributes
     ----------
     source
-        ``cbp``, ``qcew``, ``eurostat`` or ``table``.
+        ``cbp``, ``qcew``, ``eurostat``, ``efsy`` or ``table``.
     vintage
         Year and kind of the file, for example ``2018 county``.
     file

@@ -138,15 +138,42 @@ def test_flag_and_classes_that_contradict_each_other_are_both_kept(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "place", "head", "region"),
-    [("cbp18st.txt", "01,-", "fipstate,lfo", "01000"), ("cbp18msa.txt", "10180", "msa", "10180")],
-)
-def test_states_and_metropolitan_areas(tmp_path, name, place, head, region):
+    [("cbp18st.txt", "01,-", "fipstate,lfo", "01000"), ("cbp18msa.txt", "10180", "msa", "10180"),
+     ("cbp18us.txt", "-", "lfo", "US000")],
+)  # fmt: skip
+def test_states_metropolitan_areas_and_the_nation(tmp_path, name, place, head, region):
     header = LAYOUTS["2018"].replace("fipstate,fipscty", head)
     lines = [row("2018", "311811", 24, SMALLEST, est=3, place=place)]
     if "lfo" in head:  # a part of the row before, which would count twice
-        lines.append(row("2018", "311811", 11, SMALLEST, est=3, place="01,C"))
+        lines.append(row("2018", "311811", 11, SMALLEST, est=3, place=place.replace("-", "C")))
     cells = read_cbp(saved(tmp_path, "2018", "\n".join([header, *lines]), name))
     assert cells.frame.select("region", "value").rows() == [(region, 24.0)]
+    if region == "US000":  # nothing in the file says that it is about the nation
+        assert "'fipstate'" in refused(
+            saved(tmp_path, "2018", "\n".join([header, *lines]), "x.txt"), year=2018
+        )
+        assert cells.origins[0].vintage == "2018 nation"
+
+
+def test_large_noise_was_suppressed_before_2015_and_d_means_withheld_in_all_years(tmp_path):
+    for year, letter, fine in (("2010", "J", False), ("2015", "J", True), ("2010", "H", True)):
+        line = row(year, "311811", 24, SMALLEST, est=3, noise=letter)
+        path = saved(tmp_path, year, f"{LAYOUTS[year]}\n{line}\n")
+        if fine:
+            assert read_cbp(path).counts["observed"] == 1
+        else:
+            assert "'J'" in refused(path)
+    line = row("2018", "311811", 0, SMALLEST, est=3, noise="D")
+    assert read_cbp(saved(tmp_path, "2018", f"{LAYOUTS['2018']}\n{line}\n")).counts["withheld"] == 1
+
+
+def test_the_smallest_class_may_have_nobody_in_march(tmp_path):
+    for year in ("2001", "2018"):
+        line = row(
+            year, "311811", 0, "3" + ",0" * 12, est=3, flag="A" if year == "2001" else "", noise="S"
+        )
+        cells = read_cbp(saved(tmp_path, year, f"{LAYOUTS[year]}\n{line}\n"))
+        assert cells.frame.select("lower", "upper").row(0) == (0.0, 12.0)
 
 
 def test_statewide_rows_are_kept_and_named(tmp_path):

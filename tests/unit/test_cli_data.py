@@ -147,6 +147,14 @@ def test_other_sources(folder, capsys):
     assert read_cells("e.parquet").frame["value"].to_list() == [5.0]
 
 
+def test_an_imputed_panel(folder, capsys):
+    rows = "fipstate,fipscty,naics12,emp,year\n1,1,311811,4.5,2010\n1,1,311811,5,2012\n"
+    (folder / "efsy.csv").write_text(rows)
+    assert main(["data", "efsy", "efsy.csv", "--year", "2012", "-o", "i.parquet"]) == 0
+    assert read_cells("i.parquet").frame["value"].to_list() == [5.0]
+    assert "not marked" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from spatialclusters.errors import PanelError
-from spatialclusters.sources import leaves, read_qcew
+from spatialclusters.sources import leaves, read_qcew, tighten_bounds
 
 STEMS = ("annual_avg_estabs", "annual_avg_emplvl", "total_annual_wages", "taxable_annual_wages",
          "annual_contributions", "annual_avg_wkly_wage", "avg_annual_pay")  # fmt: skip
@@ -104,7 +104,7 @@ def test_before_2001_a_zero_with_establishments_is_withheld(tmp_path):
     ("row", "told"),
     [
         (("1001", "5", "311", "75", "", 2, 3), "leading zeros"),
-        (("01001", "5", "SIC_20", "75", "", 2, 3), "SIC"),
+        (("01001", "5", "SIC_20", "75", "", 2, 3), "other classification"),
         (("01001", "5", "311", "75", "X", 2, 3), "disclosure_code"),
         (("01001", "5", "311", "75", "N", 2, 3), "not disclosed"),
         (("01001", "5", "311", "75", "", 2, -3), "annual_avg_emplvl"),
@@ -130,3 +130,70 @@ def test_other_files_are_refused(tmp_path):
     assert "'own_code'" in refused(path)
     assert "one of 'nation'" in refused(path, geography="town")
     assert "no rows" in refused(saved(tmp_path), ownership="federal")
+
+
+# --- files by SIC -----------------------------------------------------------------------------
+
+BY_SIC = [
+    ("01001", "0", "SIC_0Z", "26", "", 12, 130),
+    ("01001", "5", "SIC_0Z", "27", "", 10, 100),
+    ("01001", "5", "SIC_0D", "28", "", 6, 60),
+    ("01001", "5", "SIC_0D20", "29", "", 6, 60),
+    ("01001", "5", "SIC_0D201", "30", "", 4, 0),  # withheld: nothing marks it
+    ("01001", "5", "SIC_0D2011", "31", "", 4, 0),
+    ("01001", "5", "SIC_0D202", "30", "", 2, 20),
+    ("01001", "5", "SIC_0A074", "30", "", 2, 8),
+    ("01001", "5", "SIC_0A0740", "31", "", 2, 8),  # a group and its only industry: two codes
+    ("01001", "5", "SIC_0K", "28", "", 1, 2),
+    ("01000", "5", "SIC_0Z", "19", "", 10, 100),
+    ("US000", "5", "SIC_0Z", "2", "", 10, 100),  # its leading zero is lost
+    ("US000", "5", "SIC_0D", "03", "", 10, 60),
+    ("01000", "5", "SIC_0Z", "24", "", 3, 30),  # of a size class
+    ("C1018", "5", "SIC_0Z", "13", "", 10, 100),
+]
+
+
+def test_files_by_sic(tmp_path):
+    cells = read_qcew(saved(tmp_path, BY_SIC, year=1990, name="sic_1990_annual_singlefile.csv"))
+    found = cells.frame.select("region", "industry", "value", "upper").rows()
+    assert found == [
+        ("01001", "SIC_0Z", 100.0, 100.0),
+        ("01001", "SIC_0D", 60.0, 60.0),
+        ("01001", "SIC_0D20", 60.0, 60.0),
+        ("01001", "SIC_0D201", None, math.inf),
+        ("01001", "SIC_0D2011", None, math.inf),
+        ("01001", "SIC_0D202", 20.0, 20.0),
+        ("01001", "SIC_0A074", 8.0, 8.0),
+        ("01001", "SIC_0A0740", 8.0, 8.0),
+        ("01001", "SIC_0K", 2.0, 2.0),
+    ]
+    (origin,) = cells.origins
+    assert (origin.source, origin.classification) == ("qcew", "SIC 1987")
+    kept = leaves(cells).frame["industry"].to_list()
+    assert kept == ["SIC_0A0740", "SIC_0D2011", "SIC_0D202", "SIC_0K"]
+    # what the division leaves: 60 less 20
+    tight = tighten_bounds(cells, complete=True).frame.filter(industry="SIC_0D2011")
+    assert tight.select("lower", "upper").row(0) == (40.0, 40.0)
+    older = read_qcew(saved(tmp_path, BY_SIC, year=1980))
+    assert older.origins[0].classification == "SIC 1972"
+
+
+@pytest.mark.parametrize(
+    ("geography", "ownership", "found"),
+    [("county", "total", [("01001", "SIC_0Z", 130.0)]), ("state", "private", [("01000", "SIC_0Z", 100.0)]),
+     ("msa", "private", [("C1018", "SIC_0Z", 100.0)]),
+     ("nation", "private", [("US000", "SIC_0Z", 100.0), ("US000", "SIC_0D", 60.0)])],
+)  # fmt: skip
+def test_areas_and_ownerships_by_sic(tmp_path, geography, ownership, found):
+    path = saved(tmp_path, BY_SIC, year=1990)
+    cells = read_qcew(path, geography=geography, ownership=ownership)
+    assert cells.frame.select("region", "industry", "value").rows() == found
+
+
+def test_files_by_sic_that_would_be_read_wrongly_are_refused(tmp_path):
+    mixed = [*BY_SIC, ("01001", "5", "311", "29", "", 2, 3)]
+    assert "other classification" in refused(saved(tmp_path, mixed, year=1990))
+    assert "not codes" in refused(
+        saved(tmp_path, [*BY_SIC, ("01001", "5", "SIC_2011", "31", "", 2, 3)], year=1990)
+    )
+    assert "regime=" in refused(saved(tmp_path, BY_SIC, year=2001))
