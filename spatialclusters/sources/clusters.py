@@ -10,7 +10,7 @@ import polars as pl
 
 from spatialclusters.errors import PanelError, listing
 from spatialclusters.sources.checks import withheld_by_year
-from spatialclusters.sources.definitions import Definition
+from spatialclusters.sources.definitions import Definition, differ_in_zeros
 from spatialclusters.sources.levels import ancestors, industry_level, system_of
 from spatialclusters.sources.recodes import known_code, why_not
 from spatialclusters.sources.tidy import FILLED_CELL, WITHHELD_CELL, Cells
@@ -183,9 +183,10 @@ def _in_areas(frame: pl.DataFrame, regions: Definition) -> tuple[pl.DataFrame, l
         else:
             missing.append(region)
     if missing:
+        zeros = "The codes differ in leading zeros." if differ_in_zeros(missing, known) else ""
         msg = (
             f"regions: got no area for {listing(missing)}; expected one for each region of the cells. "
-            f"{why_not(missing)} Add them to the table."
+            f"{why_not(missing)} {zeros} Add them to the table."
         )
         raise PanelError(" ".join(msg.split()))
     if nowhere:

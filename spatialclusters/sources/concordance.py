@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import polars as pl
 
 from spatialclusters.errors import PanelError, listing
-from spatialclusters.sources.definitions import read_text_columns
+from spatialclusters.sources.definitions import differ_in_zeros, read_text_columns
 from spatialclusters.sources.levels import industry_level, leaves, system_of
 from spatialclusters.sources.recodes import RECODES
 from spatialclusters.sources.tidy import Cells, worst_status
@@ -169,10 +169,12 @@ def convert_cells(
         raise PanelError(msg)
     known = concordance.frame["code"].unique()
     missing = cells.frame.filter(~pl.col(along).is_in(known.to_list()))[along].unique().sort()
-    if missing.len() and unlisted == "refuse":
+    zeros = differ_in_zeros(missing.to_list(), known.to_list())
+    if missing.len() and (unlisted == "refuse" or zeros):
         msg = (
             f"concordance {concordance.name[:80]!r}: got no weights for {listing(missing)}; expected some "
             f"for each {along} of the cells. Add them, or leave these cells out beforehand."
+            + (" The codes differ in leading zeros." if zeros else "")
         )
         raise PanelError(msg)
     itself = missing.to_frame("code").with_columns(target=pl.col("code"), weight=pl.lit(1.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,9 @@ from spatialclusters.errors import PanelError, listing, suggestion
 from spatialclusters.sources.raw import collected, opened
 from spatialclusters.tables import read_table
 
-__all__ = ["Definition", "read_clusters", "read_region_map", "read_text_columns"]
+__all__ = [
+    "Definition", "differ_in_zeros", "read_clusters", "read_region_map", "read_text_columns",
+]  # fmt: skip
 
 _TRADED: Final = {"traded": 1.0, "local": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0,
                   "true": 1.0, "false": 0.0}  # fmt: skip
@@ -149,6 +151,19 @@ def _read(source: Any, names: Mapping[str, str], kind: str) -> Definition:
         msg = f"{kind}: got codes in several groups ({shown}); expected each in one. Choose one."
         raise PanelError(msg)
     return Definition(frame, kind, origin, digest)
+
+
+def differ_in_zeros(codes: Iterable[str], known: Iterable[str]) -> bool:
+    """Whether a code is not known, but would be without leading zeros.
+
+    Examples
+    --------
+    >>> differ_in_zeros(["01001"], ["1001"]), differ_in_zeros(["01001"], ["01001"])
+    (True, False)
+    """
+    listed = {*known}
+    bare = {code.lstrip("0") for code in listed}
+    return any(code not in listed and code.lstrip("0") in bare for code in codes)
 
 
 def read_text_columns(

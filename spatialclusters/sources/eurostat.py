@@ -176,7 +176,7 @@ def _chosen(
                 f"the same jobs are counted again. Choose with where={{{dimension!r}: ...}}."
             )
             raise PanelError(msg)
-    return frame.rename({"geo": "region", industry: "industry"})
+    return frame.sort("line", "year").rename({"geo": "region", industry: "industry"})
 
 
 def _cells(frame: pl.DataFrame, name: str, regime: Regime) -> pl.DataFrame:

@@ -184,7 +184,9 @@ def require(name: str, columns: Iterable[str], needed: Iterable[str], what: str)
 
 
 def collected(frame: pl.LazyFrame, name: str) -> pl.DataFrame:
-    """Run a query in a stream; rows with too many values become an error of the file.
+    """Run a query in a stream, and restore the order of lines, which a stream does not keep.
+
+    Rows with too many values become an error of the file.
 
     Raises
     ------
@@ -202,7 +204,7 @@ def collected(frame: pl.LazyFrame, name: str) -> pl.DataFrame:
     if not found.height:
         msg = f"{name}: got no rows that were asked for; expected at least one. Check the choice."
         raise PanelError(msg)
-    return found
+    return found.sort("line", maintain_order=True) if "line" in found.columns else found
 
 
 def number(column: str, missing: tuple[str, ...] = ()) -> pl.Expr:
