@@ -139,15 +139,17 @@ class Panel:
             "absent": int((status == ABSENT).sum()),
         }
 
-    def withheld_amounts(self, variable: str, period: str | None) -> dict[str, float | int | None]:
+    def withheld_amounts(self, variable: str, period: str | None) -> dict[str, float | int]:
         """Say how much of a variable is published, withheld and filled in a period.
 
         Returns
         -------
         dict
             ``published``, the sum of the cells with a number, less what is filled;
-            ``withheld_lower`` and ``withheld_upper``, the sums of the bounds of cells
-            without a number (their published parts included; None where one has no upper bound);
+            ``withheld_lower``, the sum of the lower bounds of cells without a number (their
+            published parts included); ``withheld_upper``, the sum of the upper bounds of those
+            that have one; ``unbounded``, how many have none, such as cells without a row in this
+            period;
             ``filled``, the sum of ``<variable>_filled``, and ``filled_cells``, where it is not 0.
         """
         values, hidden = (
@@ -162,11 +164,13 @@ class Panel:
             return np.asarray(self.values(name, period).fillna(default).values)
 
         filled = np.where(np.isfinite(values), beside("filled", 0.0), 0.0)
-        upper = float(beside("upper", np.inf)[hidden].sum())
+        upper = beside("upper", np.inf)[hidden]
+        closed = np.isfinite(upper)
         return {
             "published": float(np.nansum(values) - filled.sum()),
             "withheld_lower": float(beside("lower", 0.0)[hidden].sum()),
-            "withheld_upper": upper if np.isfinite(upper) else None,
+            "withheld_upper": float(upper[closed].sum()),
+            "unbounded": int((~closed).sum()),
             "filled": float(filled.sum()),
             "filled_cells": int((filled > 0).sum()),
         }

@@ -43,9 +43,14 @@ def origin_blocks(record: Mapping[str, Any]) -> list[Block]:
 def _amounts(withheld: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Put each year with a withheld or a filled cell into a sentence."""
     for year, found in withheld.items():
-        lower, upper = found["withheld_lower"], found["withheld_upper"]
-        if upper is None:
-            hidden = f"cells without a number hold at least {lower:,.0f}, without an upper bound"
+        lower, upper, open_ended = (
+            found[name] for name in ("withheld_lower", "withheld_upper", "unbounded")
+        )
+        if open_ended:
+            hidden = (
+                f"cells without a number hold at least {lower:,.0f}; {open_ended:,} of them have no upper "
+                f"bound, the others hold at most {upper:,.0f}"
+            )
         elif upper > 0:
             hidden = f"cells without a number hold between {lower:,.0f} and {upper:,.0f}"
         elif not found["filled_cells"]:

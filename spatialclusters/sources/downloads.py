@@ -74,21 +74,25 @@ class Download:
         ``given``: the digest was stated; ``recorded``: it is that of the first download;
         ``first use``: nothing vouches for the content but the server's word. It is
         recorded from now on.
+    fetched
+        Whether it was downloaded now; otherwise it was in the folder.
     """
 
     path: Path
     digest: str
     url: str
     trust: Literal["given", "recorded", "first use"]
+    fetched: bool
 
     def describe(self) -> str:
         """Say in one line where the file comes from and what vouches for it."""
         vouched = {
-            "given": "the SHA-256 is the one that was stated",
-            "recorded": "the SHA-256 is that of the first download",
-            "first use": "first download: nothing vouches for its SHA-256, which is recorded",
+            "given": "its SHA-256 is the one that was stated",
+            "recorded": "its SHA-256 is the recorded one",
+            "first use": "nothing vouches for its SHA-256, which is recorded from now on",
         }
-        return f"downloaded from {self.url}; {vouched[self.trust]}"
+        where = "downloaded from" if self.fetched else "taken from the folder of downloads; address"
+        return f"{where} {self.url}; {vouched[self.trust]}"
 
 
 def cbp_file(
@@ -234,7 +238,8 @@ def download(
     path, record = place / file.name, place / f"{file.name}{_RECORD}"
     recorded = _read_record(record)
     expected = sha256.lower() if sha256 is not None else recorded
-    if not path.is_file():
+    fetched = not path.is_file()
+    if fetched:
         _fetch(file, place, expected)
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -255,7 +260,7 @@ def download(
             "downloads: nothing vouches for the content of %s; its SHA-256 %s is recorded, and the file "
             "must have it from now on", file.name, digest,
         )  # fmt: skip
-    return Download(path, digest, file.url, trust)
+    return Download(path, digest, file.url, trust, fetched)
 
 
 def _check_year(source: str, year: int, first: int) -> None:

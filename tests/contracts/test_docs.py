@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,83 @@ def test_readme_script_runs_as_printed(given_files):
     assert "Sampling:" in done.stdout
     assert (given_files / "employment_growth.nc").is_file()
     assert "<html" in (given_files / "employment_growth.html").read_text(encoding="utf-8")
+
+
+# --- the tutorial on raw files ----------------------------------------------------------------
+
+TUTORIAL = ROOT / "docs" / "tutorial-raw-files.md"
+CBP = (
+    "fipstate,fipscty,naics,emp_nf,emp,qp1_nf,qp1,ap_nf,ap,est,n<5,n5_9,n10_19,n20_49,n50_99,"
+    "n100_249,n250_499,n500_999,n1000,n1000_1,n1000_2,n1000_3,n1000_4"
+)
+
+
+def tutorial_commands() -> list[list[str]]:
+    """The words of each command of the package that the tutorial gives, in its order."""
+    text = TUTORIAL.read_text(encoding="utf-8")
+    found = "".join(re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE))
+    lines = found.replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("spatialclusters ")]
+
+
+@pytest.fixture(scope="module")
+def raw_files(tmp_path_factory) -> Path:
+    """What the tutorial starts from: two files of the Bureau, packed, and four tables."""
+    gpd, shapely = pytest.importorskip("geopandas"), pytest.importorskip("shapely")
+    folder, rng = tmp_path_factory.mktemp("tutorial"), np.random.default_rng(1)
+    counties = [f"{state:02d}{county:03d}" for state in (17, 18) for county in range(1, 41, 2)]
+    codes = {"Food": ["311811", "311812", "312120"], "Metal": ["332111", "332112", "332710"]}
+    every = [code for own in codes.values() for code in own]
+    (folder / "downloads").mkdir()
+    level = rng.normal(5.0, 1.0, size=(len(counties), 6))
+    for year in (18, 21):
+        level += rng.normal(0.1, 0.2, size=level.shape)
+        jobs = np.exp(level).round().astype(int)
+        lines = [CBP]
+        for county, row in zip(counties, jobs, strict=True):
+            place = f"{county[:2]},{county[2:]}"
+            cells = [("------", row.sum(), 60), ("31----", row.sum(), 60)]
+            cells += [(code, n, 10) for code, n in zip(every, row, strict=True)]
+            for code, n, count in cells:
+                hidden = code[0] == "3" and n < 40  # small cells are withheld
+                shown = "S,0,S,0,S,0" if hidden else f"G,{n},G,{n * 10},G,{n * 40}"
+                lines.append(f"{place},{code},{shown},{count}" + ",N" * 13)
+        with zipfile.ZipFile(folder / "downloads" / f"cbp{year}co.zip", "w") as archive:
+            archive.writestr(f"cbp{year}co.txt", "\n".join(lines) + "\n")
+    rows = [f"{code},Traded,{cluster}" for cluster, own in codes.items() for code in own]
+    (folder / "traded.csv").write_text("\n".join(["industry,traded,cluster", *rows]) + "\n")
+    areas = [f"{county},{number // 2 + 1}" for number, county in enumerate(counties)]
+    (folder / "county_to_area.csv").write_text("\n".join(["county,economic_area", *areas]) + "\n")
+    (folder / "linked_clusters.csv").write_text("cluster,linked_cluster\nFood,Metal\nMetal,Food\n")
+    squares = [shapely.box(i % 5, i // 5, i % 5 + 1, i // 5 + 1) for i in range(20)]
+    shapes = gpd.GeoDataFrame(
+        {"region": [str(i + 1) for i in range(20)]}, geometry=squares, crs=3035
+    )
+    shapes.to_file(folder / "areas.geojson")
+    return folder
+
+
+def test_the_tutorial_runs_until_the_fit(raw_files, monkeypatch, capsys):
+    monkeypatch.chdir(raw_files)
+    commands = tutorial_commands()
+    names = [" ".join(words[:2]) if words[0] == "data" else words[0] for words in commands]
+    assert names == ["data cbp", "data check", "data build", "validate", "fit", "report"]
+    for words in commands[:4]:
+        assert main([*words, *(["--force"] if "-o" in words else [])]) == 0, words
+    out, err = capsys.readouterr()
+    assert "withheld" in err
+    assert "Sample: " in out
+    assert "<!-- completed panels" in TUTORIAL.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_tutorial_ends_in_a_report(raw_files, monkeypatch):
+    monkeypatch.chdir(raw_files)
+    short = ["--draws", "50", "--tune", "50", "--chains", "1", "--force"]
+    for words in tutorial_commands():
+        name = words[0]
+        more = short if name == "fit" else ["--force"] if "-o" in words else []
+        assert main([*words, *more]) in ((0, 3) if name == "fit" else (0,)), words
+    page = (raw_files / "report.html").read_text(encoding="utf-8")
+    assert "cbp18co.zip" in page
+    assert "What is withheld" in page

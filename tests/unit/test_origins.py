@@ -65,13 +65,13 @@ def text(blocks):
 def test_the_design_records_what_is_withheld():
     found = record()
     assert found["withheld"]["2010"] == {
-        "published": 210.0, "withheld_lower": 20.0, "withheld_upper": 140.0, "filled": 0.0,
+        "published": 210.0, "withheld_lower": 20.0, "withheld_upper": 140.0, "unbounded": 0, "filled": 0.0,
         "filled_cells": 0,
     }  # fmt: skip
     assert found["withheld"]["2012"]["withheld_upper"] == 0.0
     assert found["panel"]["withheld"]["2010"]["covered"] == pytest.approx(210.0 / 300.0)
     assert found["panel"]["withheld"]["2012"]["covered"] == 1.0
-    assert record(bounds=False)["withheld"]["2010"]["withheld_upper"] is None
+    assert record(bounds=False)["withheld"]["2010"]["unbounded"] == 2
     assert json.loads(json.dumps(found)) == found
 
 
@@ -90,7 +90,7 @@ def test_the_report_says_it():
     assert "70.0 %" in told
     assert "data frame" in told  # the file that it was made from
     open_ended = text(origin_blocks(record(bounds=False)))
-    assert "hold at least 0, without an upper bound" in open_ended
+    assert "hold at least 0; 2 of them have no upper bound, the others hold at most 0" in open_ended
     assert "∞" in open_ended
     filled = text(origin_blocks(record(fill="dorn")))
     assert "no cell is without a number; 90 in 2 cells are filled in" in filled
@@ -126,4 +126,6 @@ def test_the_data_section_holds_it(synthetic_fit):
     told = text([block for block in section.blocks if block.kind in ("notes", "table")])
     assert "cbp18co.zip: region 46113 is 46102" in told
     assert "ab" * 32 in told
-    assert "cells without a number hold at least 0" in told  # one is withheld, without bounds
+    assert (
+        "hold at least 0; 1 of them have no upper bound" in told
+    )  # one is withheld, without bounds
