@@ -257,14 +257,14 @@ def read_calibration(path: str | Path) -> Calibration:
     return _calibration(header, lines)
 
 
-Measure = Callable[[np.ndarray, Mapping[str, np.ndarray], Sampled], dict[str, np.ndarray]]
+_Measure = Callable[[np.ndarray, Mapping[str, np.ndarray], Sampled], dict[str, np.ndarray]]
 
 
 def _one(
     spec: ModelSpec,
     design: Design,
     sampler: RepeatedSampler,
-    measure: Measure,
+    measure: _Measure,
     seed: int,
     number: int,
 ) -> dict[str, Any]:
@@ -299,7 +299,7 @@ def _number(value: float) -> float | None:
     return float(f"{value:.3g}") if np.isfinite(value) else None
 
 
-def _measure(spec: ModelSpec, design: Design, engine: str) -> Measure:
+def _measure(spec: ModelSpec, design: Design, engine: str) -> _Measure:
     """Return what names quantities and computes them, (1 + L,), of the truth and of the draws."""
     marginal = marginal_density(spec, design) if engine == "collapsed" else None
 
@@ -403,12 +403,19 @@ def _appended(file: str | Path | None) -> Iterator[Callable[[dict[str, Any]], No
     if file is None:
         yield lambda _: None
         return
-    with Path(file).open("ab") as out:
+    path = Path(file)
+    with path.open("ab") as out:
 
         def write(line: dict[str, Any]) -> None:
-            out.write(json.dumps(line).encode() + b"\n")
-            out.flush()
-            os.fsync(out.fileno())
+            try:
+                out.write(json.dumps(line).encode() + b"\n")
+                out.flush()
+                os.fsync(out.fileno())
+            except OSError as cause:
+                msg = (
+                    f"{path.name}: cannot be written ({cause.strerror}). Data sets before this are"
+                )
+                raise FitError(f"{msg} kept: make room and continue with --resume.") from cause
 
         yield write
 

@@ -56,7 +56,6 @@ def calibrate(
     set_verbosity(verbose=verbose, quiet=quiet)
     if not resume:
         check_target(output, force=force)
-        output.unlink(missing_ok=True)
     if figure is not None:
         check_target(figure, force=force)
     given = inputs(spec, data, regions, weights, row_standardize, renames, settings)
@@ -69,6 +68,8 @@ def calibrate(
     from spatialclusters.files import replace_file
 
     design = build_design(given.spec, given.panel, given.weights, linkages=linkages)
+    if not resume:
+        output.unlink(missing_ok=True)
     try:
         found = run(
             given.spec, design, seed=seed, datasets=datasets, draws=draws, thin=thin, tune=tune,

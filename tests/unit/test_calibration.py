@@ -1,6 +1,8 @@
 """Calibration: what is ranked, files that continue, broken samplers; bands are tested with the ranks."""
 
+import errno
 import json
+import os
 from dataclasses import asdict, replace
 
 import matplotlib as mpl
@@ -121,6 +123,24 @@ def test_another_calibration_is_not_continued(model, sampler, found):
         sc.calibrate(*model, seed=2, datasets=3, sampler=sampler, file=found[1], resume=True)
     with pytest.raises(SamplingError, match="got an existing file"):
         sc.calibrate(*model, seed=1, datasets=3, sampler=sampler, file=found[1])
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_what_was_finished(model, sampler, found, tmp_path, monkeypatch):
+    file, count = tmp_path / "full.jsonl", iter(range(100))
+    real = os.fsync
+
+    def full(number):
+        if next(count) == 3:  # the header is the first
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FitError, match="No space left on device"):
+        sc.calibrate(*model, seed=1, datasets=5, sampler=sampler, file=file)
+    monkeypatch.undo()
+    again = sc.calibrate(*model, seed=1, datasets=5, sampler=sampler, file=file, resume=True)
+    pd.testing.assert_frame_equal(again.ranks, found[0].ranks.iloc[:5])
 
 
 @pytest.mark.slow
