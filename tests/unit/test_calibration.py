@@ -15,7 +15,9 @@ import spatialclusters as sc
 from spatialclusters.calibration import FAMILY_WISE, Calibration
 from spatialclusters.cli import main
 from spatialclusters.collapsed.mode import stretch
+from spatialclusters.design import Design
 from spatialclusters.errors import FitError, SamplingError, SpecError
+from spatialclusters.exported import chain_key
 from spatialclusters.plots import plot_calibration
 from spatialclusters.program import build_target
 from spatialclusters.ranks import rank_band
@@ -141,6 +143,20 @@ def test_a_full_disk_leaves_what_was_finished(model, sampler, found, tmp_path, m
     monkeypatch.undo()
     again = sc.calibrate(*model, seed=1, datasets=5, sampler=sampler, file=file, resume=True)
     pd.testing.assert_frame_equal(again.ranks, found[0].ranks.iloc[:5])
+
+
+@pytest.mark.slow
+def test_with_stated_priors_the_response_of_the_design_does_not_matter(model, sampler):
+    """Or the truth would not be drawn from the prior that its fit has."""
+    spec, design = model
+    other = Design(design.data.assign(y=100.0 * design.data["y"] + 7.0), design.weights)
+    y, key = design.y + 1.0, chain_key(1, 0)
+    z = sampler.target.start(key)
+    found = [
+        float(target.potential(z, target.prepare(y, None)))
+        for target in (build_target(spec, d, {"engine": "collapsed"}) for d in (design, other))
+    ]
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow
