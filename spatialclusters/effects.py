@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,11 @@ from spatialclusters.columns import within
 from spatialclusters.design import Design, absorbed_groups
 from spatialclusters.errors import FitError
 from spatialclusters.estimates import estimates_frame
+from spatialclusters.families import summarize_levels
 from spatialclusters.processes import dependence_names
-from spatialclusters.result import Fit
+from spatialclusters.result import Fit, once_per_fit
 from spatialclusters.spillovers import term_impacts
-from spatialclusters.summaries import at_level, scaled, summarize_draws, unit_per_term
+from spatialclusters.summaries import at_level, rescaled, scaled, summarize_draws, unit_per_term
 
 __all__ = [
     "annual_points",
@@ -32,7 +33,11 @@ __all__ = [
     "speed",
 ]
 
+_LEVELS: Final = 256
+"""Levels of a group whose draws are in memory at a time."""
 
+
+@once_per_fit
 def coefficients(fit: Fit) -> pd.DataFrame:
     """Return every fixed effect, standard deviation, correlation and noise parameter.
 
@@ -47,6 +52,7 @@ def coefficients(fit: Fit) -> pd.DataFrame:
     return estimates_frame(_coefficient_rows(fit))
 
 
+@once_per_fit
 def convergence(fit: Fit) -> pd.DataFrame:
     r"""Return total change, speed and half-life of convergence, overall and by cluster.
 
@@ -86,20 +92,19 @@ def convergence(fit: Fit) -> pd.DataFrame:
         total = draws * scale
         family = group not in ("overall", "common")
         base = _identity(fit, term, group)
-        rows.append(
-            base
-            | {"effect": "change", "unit": f"log points over {years:g} years per log point"}
-            | summarize_draws(total, family=family, moments=scaled(moments, scale))
-        )
+        change = summarize_draws(total, family=family, moments=scaled(moments, scale))
+        unit = f"log points over {years:g} years per log point"
+        rows.append(base | {"effect": "change", "unit": unit} | change)
         for effect, values, unit in (
             ("speed", speed(total, years), "per year"),
             ("half_life", half_life(total, years), "years"),
         ):
-            summary = summarize_draws(values, point="median", judged=total, family=family)
+            summary = summarize_draws(values, point="median", judged=change, family=family)
             rows.append(base | {"effect": effect, "unit": unit} | summary)
     return estimates_frame(rows)
 
 
+@once_per_fit
 def specialization(fit: Fit) -> pd.DataFrame:
     """Return what the strength terms do to growth, overall and by cluster.
 
@@ -135,20 +140,16 @@ def specialization(fit: Fit) -> pd.DataFrame:
         if term.startswith("log(") and ":" not in term:
             sizes["plus10pct"] = math.log(1.1)
         for group, draws, moments in term_impacts(fit, term):
-            for effect, size in sizes.items():
-                by = points * size
-                rows.append(
-                    _identity(fit, term, group)
-                    | {"effect": effect, "unit": unit}
-                    | summarize_draws(
-                        by * draws,
-                        family=group not in ("overall", "common"),
-                        moments=scaled(moments, by),
-                    )
-                )
+            family, base = group not in ("overall", "common"), _identity(fit, term, group)
+            summary = summarize_draws(draws, family=family, moments=moments)
+            rows += [
+                base | {"effect": effect, "unit": unit} | rescaled(summary, points * size)
+                for effect, size in sizes.items()
+            ]
     return estimates_frame(rows)
 
 
+@once_per_fit
 def group_effects(fit: Fit, group: str, column: str = "1") -> pd.DataFrame:
     """Return the effect of every level of a group: intercepts, or slopes of a column.
 
@@ -162,22 +163,16 @@ def group_effects(fit: Fit, group: str, column: str = "1") -> pd.DataFrame:
         msg = f"group effects: got ({column} | {group}); expected one of "
         msg += ", ".join(f"({c} | {g.name})" for g in known.values() for c in g.labels) or "none"
         raise FitError(msg + ".")
-    position = known[group].labels.index(column)
-    draws = fit.draws(f"effect({group})")[..., position]
-    moments = at_level(fit.moments(f"effect({group})"), position)
-    unit = str(fit.design.data.attrs["unit"]) if column == "1" else unit_per_term(fit)
-    return estimates_frame(
-        {
-            "model": fit.spec.name,
-            "estimator": "posterior",
-            "term": column,
-            "effect": "coefficient",
-            "group": str(level),
-            "unit": unit,
-        }
-        | summarize_draws(draws[..., i], family=True, moments=at_level(moments, i))
-        for i, level in enumerate(known[group].levels)
-    )
+    position, levels = known[group].labels.index(column), known[group].levels
+    base = _identity(fit, column, "") | {"effect": "coefficient"}
+    base["unit"] = str(fit.design.data.attrs["unit"]) if column == "1" else unit_per_term(fit)
+    name, rows = f"effect({group})", []
+    for start in range(0, len(levels), _LEVELS):
+        part = slice(start, start + _LEVELS)
+        at = {group: part, f"column({group})": position}
+        found = summarize_levels(fit.draws(name, at), fit.moments(name, at))
+        rows += [base | {"group": str(g)} | row for g, row in zip(levels[part], found, strict=True)]
+    return estimates_frame(rows)
 
 
 def speed(change: np.ndarray, years: float) -> np.ndarray:

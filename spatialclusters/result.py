@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Concatenate, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import xarray as xr
@@ -20,11 +22,14 @@ from spatialclusters.weights import Weights
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import pandas as pd
 
-__all__ = ["FORMAT", "Fit", "assemble", "kept_variables", "load_fit"]
+__all__ = ["FORMAT", "Fit", "assemble", "kept_variables", "load_fit", "once_per_fit"]
 
 FORMAT: Final = "spatialclusters-fit/1"
 _READABLE: Final = ("spatialclusters-fit/1",)
+_DRAWS: Final = ("posterior", "conditional_mean", "conditional_variance")
+"""The groups that are large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +97,15 @@ class Fit:
         """Versions, seed, settings, digests and timings."""
         return dict(json.loads(self.tree.attrs["provenance"]))
 
-    def draws(self, name: str) -> np.ndarray:
+    def draws(self, name: str, at: Mapping[str, Any] | None = None) -> np.ndarray:
         """Return the draws of one variable, shape (chain, draw, ...).
+
+        Parameters
+        ----------
+        name
+            Of the variable.
+        at
+            Positions by dimension, as xarray's ``isel`` takes them: only these are read.
 
         Raises
         ------
@@ -105,19 +117,24 @@ class Fit:
             known = list(map(str, posterior.data_vars))
             msg = f"fit: got no variable {name!r}; expected one of {listing(known, 20)}."
             raise FitError(msg + suggestion(name, known))
-        return np.asarray(posterior[name].values)
+        return np.asarray(posterior[name].isel(at or {}).values)
 
-    def moments(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    def moments(
+        self, name: str, at: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         """Return conditional mean and variance per draw, where the engine knows them.
 
         Besides the posterior's names there is ``total(g)``: coefficient plus effect.
+        ``at`` is that of :meth:`draws`.
         """
         if (
             "conditional_mean" not in self.tree.children
             or name not in self.tree["conditional_mean"].data_vars
         ):
             return None
-        mean, variance = (self.tree[f"conditional_{k}"][name].values for k in ("mean", "variance"))
+        mean, variance = (
+            self.tree[f"conditional_{k}"][name].isel(at or {}).values for k in ("mean", "variance")
+        )
         return np.asarray(mean), np.asarray(variance)
 
     def save(self, path: str | Path) -> Path:
@@ -138,13 +155,36 @@ class Fit:
         return target
 
 
-def load_fit(path: str | Path) -> Fit:
+def once_per_fit[**P](
+    function: Callable[Concatenate[Fit, P], pd.DataFrame],
+) -> Callable[Concatenate[Fit, P], pd.DataFrame]:
+    """Let a frame of a fit be computed once for as long as the fit lives; each call gets a copy.
+
+    A report, the verdict and a comparison ask for the same frames.
+    """
+    known: WeakKeyDictionary[Fit, dict[tuple[Any, ...], pd.DataFrame]] = WeakKeyDictionary()
+
+    @wraps(function)
+    def remembered(fit: Fit, /, *args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+        frames = known.setdefault(fit, {})
+        key = (*args, *sorted(kwargs.items()))
+        if key not in frames:
+            frames[key] = function(fit, *args, **kwargs)
+        return frames[key].copy()
+
+    return remembered
+
+
+def load_fit(path: str | Path, *, lazy: bool = False) -> Fit:
     """Read a saved fit.
 
     Parameters
     ----------
     path
         A file that :meth:`Fit.save` wrote.
+    lazy
+        Leave the draws in the file and read what is asked for, when it is: the file stays
+        open, and must stay where it is, as long as the fit lives.
 
     Raises
     ------
@@ -168,8 +208,14 @@ def load_fit(path: str | Path) -> Fit:
                 "Refit, or read it with the version that wrote it."
             )
             raise FitError(msg)
-        with xr.open_datatree(source, engine="h5netcdf") as tree:
-            return Fit(tree.load())
+        if not lazy:
+            with xr.open_datatree(source, engine="h5netcdf") as tree:
+                return Fit(tree.load())
+        tree = xr.open_datatree(source, engine="h5netcdf", cache=False)
+        for name, node in tree.children.items():
+            if name not in _DRAWS:
+                node.load()
+        return Fit(tree)
     except (OSError, ValueError, KeyError) as cause:
         msg = (
             f"{source.name}: got a file that is not a fit ({cause}). Expected one written by 'fit'."

@@ -118,13 +118,16 @@ def posterior_predictive(fit: Fit, *, draws: int = 200, seed: int) -> np.ndarray
 
 def thinned(fit: Fit, draws: int) -> list[dict[str, np.ndarray]]:
     """Return evenly spaced posterior draws, each with all parameters of that draw."""
-    flat = {
-        str(name): fit.draws(str(name)).reshape(-1, *fit.draws(str(name)).shape[2:])
-        for name in fit.posterior.data_vars
-    }
-    total = len(next(iter(flat.values())))
+    chains, each = (fit.posterior.sizes[name] for name in ("chain", "draw"))
+    total = chains * each
     chosen = np.unique(np.linspace(0, total - 1, min(draws, total)).astype(int))
-    return [{name: values[i] for name, values in flat.items()} for i in chosen]
+    chain, draw = np.divmod(chosen, each)
+    found: list[dict[str, np.ndarray]] = [{} for _ in chosen]
+    for name in map(str, fit.posterior.data_vars):
+        parts = [fit.draws(name, {"chain": c, "draw": draw[chain == c]}) for c in range(chains)]
+        for parameters, values in zip(found, np.concatenate(parts), strict=True):
+            parameters[name] = values
+    return found
 
 
 def prior_predictive(spec: ModelSpec, design: Design, *, draws: int = 200, seed: int) -> np.ndarray:

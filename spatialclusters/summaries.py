@@ -18,6 +18,8 @@ __all__ = [
     "R_HAT_FAMILY",
     "Moments",
     "at_level",
+    "judge",
+    "rescaled",
     "scaled",
     "summarize_draws",
     "unit_per_term",
@@ -37,7 +39,7 @@ def summarize_draws(
     draws: np.ndarray,
     *,
     point: str = "mean",
-    judged: np.ndarray | None = None,
+    judged: np.ndarray | Mapping[str, Any] | None = None,
     family: bool = False,
     moments: Moments = None,
 ) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def summarize_draws(
         ``"mean"``, or ``"median"`` where a mean may not exist.
     judged
         Draws on which R-hat and ESS are taken when ``draws`` contain
-        infinities: the finite monotone quantity they come from.
+        infinities: the finite monotone quantity they come from; or its summary.
     family
         One of many effects of a group, which needs fewer effective draws.
     moments
@@ -80,19 +82,12 @@ def summarize_draws(
     from arviz_stats.base import array_stats
 
     axes = {"chain_axis": 0, "draw_axis": 1}
-    finite = draws if judged is None else judged
     tail = (1.0 - CI_PROB) / 2.0
     low, middle, high = np.quantile(draws, [tail, 0.5, 1.0 - tail], method="inverted_cdf")
-    if np.ptp(finite) == 0.0:
-        checks = dict.fromkeys(("ess_bulk", "ess_tail", "r_hat"), math.nan)
+    if isinstance(judged, Mapping):
+        checks = {name: float(judged[name]) for name in ("ess_bulk", "ess_tail", "r_hat")}
     else:
-        checks = {
-            "ess_bulk": float(array_stats.ess(finite, **axes, method="bulk")),
-            "ess_tail": float(array_stats.ess(finite, **axes, method="tail", prob=0.05)),
-            "r_hat": float(array_stats.rhat(finite, **axes, method="rank")),
-        }
-        if math.isnan(checks["r_hat"]):
-            checks["r_hat"] = math.inf  # one chain agrees with no other
+        checks = _checks(draws if judged is None else judged)
     # a median sits between order statistics, so its error exists with infinities around it
     regular = bool(np.isfinite(draws).all()) and not math.isnan(checks["r_hat"])
     if moments is not None and point == "mean":
@@ -111,9 +106,36 @@ def summarize_draws(
         "ci_kind": "eti",
         "prob_positive": float(np.mean(draws > 0.0)),
         "mcse": error,
-        "verdict": _verdict(checks, family=family),
+        "verdict": judge(checks, family=family),
         **checks,
     }
+
+
+def _checks(draws: np.ndarray) -> dict[str, float]:
+    """Return effective sample sizes and R-hat, NaN where nothing varies."""
+    from arviz_stats.base import array_stats
+
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    if np.ptp(draws) == 0.0:
+        return dict.fromkeys(("ess_bulk", "ess_tail", "r_hat"), math.nan)
+    r_hat = float(array_stats.rhat(draws, **axes, method="rank"))
+    return {
+        "ess_bulk": float(array_stats.ess(draws, **axes, method="bulk")),
+        "ess_tail": float(array_stats.ess(draws, **axes, method="tail", prob=0.05)),
+        "r_hat": math.inf if math.isnan(r_hat) else r_hat,  # one chain agrees with no other
+    }
+
+
+def rescaled(summary: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """Return the summary of ``factor`` times the quantity, for a factor that is not negative.
+
+    Examples
+    --------
+    >>> rescaled({"estimate": 2.0, "ci_low": 1.0, "r_hat": 1.0}, 3.0)
+    {'estimate': 6.0, 'ci_low': 3.0, 'r_hat': 1.0}
+    """
+    moved = ("estimate", "std_error", "ci_low", "ci_high", "mcse")
+    return {name: value * factor if name in moved else value for name, value in summary.items()}
 
 
 def _rao_blackwell(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
@@ -139,7 +161,8 @@ def scaled(moments: Moments, factor: float) -> Moments:
     return None if moments is None else (moments[0] * factor, moments[1] * factor**2)
 
 
-def _verdict(checks: Mapping[str, float], *, family: bool) -> str:
+def judge(checks: Mapping[str, float], *, family: bool) -> str:
+    """Say in words whether R-hat and effective sample sizes suffice."""
     if math.isnan(checks["r_hat"]):
         return "constant"
     if not checks["r_hat"] < (R_HAT_FAMILY if family else R_HAT):
