@@ -1,29 +1,24 @@
-r"""Leave-one-out with all effects integrated out: what the model says of rows it has not seen.
+"""Leave-one-out with all effects integrated out: what the model says of rows it has not seen.
 
-Given hyperparameters :math:`\theta` a response is normal with precision K, and
-
-.. math:: y_B \mid y_{-B}, \theta \sim N\big(y_B - K_{BB}^{-1} [K r]_B,\; K_{BB}^{-1}\big)
-
-for any rows B, r being y less its prior mean. Only :math:`\theta` has to be reweighted, which
-Pareto smoothed importance sampling does; effects of B cannot follow y as they do in the
-likelihood conditional on effects.
+Given hyperparameters any rows have a normal distribution given all others
+(:mod:`~spatialclusters.conditionals`). Only the hyperparameters have to be reweighted, which
+Pareto smoothed importance sampling does; effects of left-out rows cannot follow their response
+as they do in the likelihood conditional on effects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
-import scipy.linalg
-from scipy import sparse
+import scipy.special
 
-from spatialclusters.collapsed.layout import Problem
-from spatialclusters.collapsed.problem import mixed_model, why_not_collapsed
+from spatialclusters.collapsed.problem import why_not_collapsed
+from spatialclusters.conditionals import MarginalNormal
 from spatialclusters.errors import FitError, listing
-from spatialclusters.likelihood import theta_at
 from spatialclusters.result import Fit
 from spatialclusters.simulation import thinned
 
@@ -45,7 +40,8 @@ class Loo:
         Sum over units, natural logarithm of densities in the response's unit, and the
         standard error of that sum.
     pointwise
-        One row a unit: ``unit, elpd, pareto_k``.
+        One row a unit: ``unit, elpd, pareto_k``; by row also ``pit``, the probability of a
+        smaller response given all other rows: uniform if the model is right.
     by
         ``row`` or ``region``: what was left out at a time.
     draws
@@ -107,15 +103,22 @@ def marginal_loo(fit: Fit, *, by: str = "row", draws: int = _DRAWS) -> Loo:
     units, codes = np.unique(labels, return_inverse=True)
     units, codes = (labels, np.arange(len(labels))) if by == "row" else (units, codes)
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    system = _System(fit)
-    densities = np.array([system.left_out(p, members) for p in thinned(fit, draws)])
-    elpd, k = _smoothed(densities)
+    system, chosen = MarginalNormal(fit), thinned(fit, draws)
+    if by == "row":
+        known = [system.rows(parameters) for parameters in chosen]
+        precision, z = (np.stack(each) for each in zip(*known, strict=True))
+        densities = 0.5 * (np.log(precision) - z**2 - np.log(2.0 * np.pi))
+        elpd, k, weights = _smoothed(densities)
+        more = {"pit": (weights * scipy.special.ndtr(z.T)).sum(axis=1)}
+    else:
+        elpd, k, _ = _smoothed(np.array([system.left_out(each, members) for each in chosen]))
+        more = {}
     return Loo(
         elpd=float(elpd.sum()),
         std_error=float(elpd.std(ddof=1) * np.sqrt(len(elpd))),
-        pointwise=pd.DataFrame({"unit": units, "elpd": elpd, "pareto_k": k}),
+        pointwise=pd.DataFrame({"unit": units, "elpd": elpd, "pareto_k": k} | more),
         by=by,
-        draws=len(densities),
+        draws=len(chosen),
         identity=_identity(fit),
     )
 
@@ -126,13 +129,18 @@ def compare_loo(results: Mapping[str, Loo]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``model, elpd, std_error, difference, difference_error, reliable``; differences are to
-        the best model, and their errors those of the sum of pointwise differences.
+        ``model, elpd, std_error, difference, difference_error, weight, reliable``; differences
+        are to the best model, and their errors those of the sum of pointwise differences.
+        ``weight`` is that of stacking: shares of the mixture of the models that predicts best.
 
     Raises
     ------
     FitError
         Rows, response, unit, or what was left out, differ.
+
+    References
+    ----------
+    Yao, Vehtari, Simpson and Gelman (2018), doi:10.1214/17-BA1091.
     """
     kinds = {(*loo.identity, loo.by) for loo in results.values()}
     if len(kinds) > 1:
@@ -140,6 +148,7 @@ def compare_loo(results: Mapping[str, Loo]) -> pd.DataFrame:
         raise FitError(msg + "; expected the same. Refit them to one sample.")
     order = sorted(results, key=lambda name: -results[name].elpd)
     best = results[order[0]].pointwise["elpd"].to_numpy() if order else np.empty(0)
+    weights = _stacking({name: results[name] for name in order})
     rows = []
     for name in order:
         loo = results[name]
@@ -151,6 +160,7 @@ def compare_loo(results: Mapping[str, Loo]) -> pd.DataFrame:
                 "std_error": loo.std_error,
                 "difference": float(apart.sum()),
                 "difference_error": float(apart.std(ddof=1) * np.sqrt(len(apart))),
+                "weight": weights[name],
                 "reliable": loo.reliable,
             }
         )
@@ -162,147 +172,32 @@ def _identity(fit: Fit) -> tuple[str, str, str]:
     return fit.design.rows_digest, str(attributes["response"]), str(attributes["unit"])
 
 
-def _smoothed(densities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return elpd and Pareto k of every unit from log densities (draw, unit)."""
+def _smoothed(densities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return elpd and Pareto k of every unit from log densities (draw, unit), and its weights."""
     from arviz_stats.base import array_stats
 
     weights, k = array_stats.psislw(densities.T, r_eff=1.0, axis=-1)  # it negates
-    return scipy.special.logsumexp(densities.T + weights, axis=-1), np.asarray(k)
+    elpd = scipy.special.logsumexp(densities.T + weights, axis=-1)
+    return elpd, np.asarray(k), np.exp(weights)
 
 
-class _System:
-    """The marginal normal of a response: noise, and columns of everything integrated out.
+def _stacking(results: Mapping[str, Loo]) -> dict[str, float]:
+    """Return the weights of the mixture whose log score of left-out units is best."""
+    if len(results) < 2:
+        return dict.fromkeys(results, 1.0)
+    import arviz_stats
+    import xarray as xr
+    from arviz_stats.utils import ELPDDataLOO
 
-    Independent of the engine's elimination: one dense system of all coefficients and effects,
-    but for cells, which are part of the noise.
-    """
-
-    def __init__(self, fit: Fit) -> None:
-        self.fit = fit
-        self.problem = mixed_model(fit.spec, fit.design)
-        self.cell = self._cells()
-        self.effects: list[sparse.csr_array] = []
-        self.bases = []
-        for factor in self.problem.factors:
-            basis = None if factor is self.cell else _free_basis(factor)
-            self.bases.append(basis)
-            if factor is not self.cell:
-                self.effects.append(sparse.csr_array(_incidence(factor) @ basis))
-        self.columns = self._columns(self.problem)
-
-    def _columns(self, problem: Problem) -> sparse.csr_array:
-        """Return the columns of coefficients and effects, (N, unknowns)."""
-        X = sparse.csr_array(problem.X)
-        return sparse.csr_array(sparse.hstack([X, *self.effects], format="csr"))
-
-    def _cells(self) -> Any:
-        """Return the intercept-only factor with the most levels, if noise is independent."""
-        if self.problem.lags_noise:
-            return None
-        simple = [
-            f
-            for f in self.problem.factors
-            if f.intercept_only and not f.fixed and f.surface is None
-        ]
-        return max(simple, key=lambda f: f.n_levels, default=None)
-
-    def left_out(
-        self, parameters: Mapping[str, np.ndarray], members: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """Return the log density of each unit given all others, at one draw, (units,)."""
-        problem, design, columns = self.problem.at(parameters), self.fit.design, self.columns
-        if problem is not self.problem:  # X depends on an estimated W
-            columns = self._columns(problem)
-        theta = theta_at(self.fit.spec, self.fit.design, parameters)
-        weights = np.asarray(theta.sigma)[problem.classes] ** -2.0
-        noise = self._noise_precision(theta, weights)
-        filtered, A = design.y - problem.shift, sparse.eye_array(design.n_rows, format="csr")
-        if problem.lags_response:
-            assert problem.space is not None
-            rho = float(theta.spatial["rho"])
-            filtered = filtered - rho * (problem.space.lag @ design.y)
-            A = sparse.csr_array(A - rho * problem.space.lag.matrix)
-        right = sparse.csr_array(noise @ columns)
-        system = (columns.T @ right).toarray() + self._prior_precision(theta)
-        root = np.linalg.cholesky(system)
-        residual = noise @ filtered
-        half = scipy.linalg.solve_triangular(root, right.T @ filtered, lower=True)
-        # rows of A'K A and A'K r, with K = N - N F M^-1 F'N
-        across = scipy.linalg.solve_triangular(root, (A.T @ right).toarray().T, lower=True).T
-        shifted = A.T @ residual - across @ half
-        own = sparse.csr_array(A.T @ noise @ A)
-        if all(len(rows) == 1 for rows in members):
-            rows = np.concatenate(members)
-            diagonal = own.diagonal() - (across**2).sum(axis=1)
-            single = np.log(diagonal) - shifted**2 / diagonal - np.log(2 * np.pi)
-            return np.asarray(0.5 * single[rows])
-        out = np.empty(len(members))
-        for u, rows in enumerate(members):
-            K = own[rows][:, rows].toarray() - across[rows] @ across[rows].T
-            v = shifted[rows]
-            out[u] = 0.5 * (
-                np.linalg.slogdet(K)[1] - v @ np.linalg.solve(K, v) - len(rows) * np.log(2 * np.pi)
-            )
-        return out
-
-    def _noise_precision(self, theta: Any, weights: np.ndarray) -> sparse.csr_array:
-        problem = self.problem
-        precision = sparse.diags_array(weights).tocsr()
-        if problem.lags_noise:
-            assert problem.space is not None
-            eye = sparse.eye_array(len(weights), format="csr")
-            B = eye - float(theta.spatial["lambda"]) * problem.space.lag.matrix
-            return sparse.csr_array(B.T @ precision @ B)
-        if self.cell is None:
-            return sparse.csr_array(precision)
-        variance = float(theta.roots[self.cell.name][0, 0]) ** 2
-        member = precision @ _incidence(self.cell)
-        total = np.bincount(self.cell.codes, weights, minlength=self.cell.n_levels)
-        taken = sparse.diags_array(variance / (1.0 + variance * total))
-        return sparse.csr_array(precision - member @ taken @ member.T)
-
-    def _prior_precision(self, theta: Any) -> np.ndarray:
-        blocks = [np.diag(self.problem.proper.astype(float))]
-        for factor, basis in zip(self.problem.factors, self.bases, strict=True):
-            if basis is None:
-                continue
-            root = np.asarray(theta.roots[factor.name])
-            own = np.linalg.inv(root @ root.T)
-            if factor.surface is None:
-                precision = np.kron(np.eye(factor.n_levels), own)
-            else:
-                precision = own[0, 0] * _surface_precision(factor, theta)
-            blocks.append(basis.T @ precision @ basis)
-        return np.asarray(scipy.linalg.block_diag(*blocks))
-
-
-def _incidence(factor: Any) -> sparse.csr_array:
-    """Return the columns of a factor's effects, (N, J K)."""
-    n, width = factor.values.shape
-    rows = np.repeat(np.arange(n), width)
-    at = (factor.codes[:, None] * width + np.arange(width)).ravel()
-    shape = (n, factor.n_levels * width)
-    return sparse.csr_array((factor.values.ravel(), (rows, at)), shape=shape)
-
-
-def _free_basis(factor: Any) -> np.ndarray:
-    """Return an orthonormal basis of the effects that constraints leave free."""
-    from spatialclusters.collapsed.layout import zero_sums
-
-    size = factor.n_levels * factor.width
-    sums = np.zeros((len(zero_sums(factor)), size))
-    for row, levels in zip(sums, zero_sums(factor), strict=True):
-        row[levels] = 1.0
-    return np.asarray(scipy.linalg.null_space(sums)) if len(sums) else np.eye(size)
-
-
-def _surface_precision(factor: Any, theta: Any) -> np.ndarray:
-    """Return the precision of a surface at scale one over all levels, (J, J)."""
-    surface, out = factor.surface, np.zeros((factor.n_levels,) * 2)
-    parameter = None if surface.parameter is None else float(theta.spatial[surface.parameter])
-    for k in range(int(surface.graph.piece.max()) + 1):
-        inside = np.flatnonzero(surface.graph.piece == k)
-        adjacency = surface.graph.adjacency[inside][:, inside].toarray()[None]
-        arrays = surface.field.prepare(adjacency, np.ones(adjacency.shape[:2], dtype=bool))
-        out[np.ix_(inside, inside)] = np.asarray(surface.field.precision(arrays, parameter)[0])[0]
-    return out
+    pointwise = {name: loo.pointwise["elpd"].to_numpy() for name, loo in results.items()}
+    # only differences matter, and densities of many rows at once would underflow
+    best = np.max(list(pointwise.values()), axis=0)
+    given = {}
+    for name, loo in results.items():
+        apart = xr.DataArray(pointwise[name] - best, dims="unit")
+        sizes = {"n_samples": loo.draws, "n_data_points": len(best)}
+        known = {"elpd": float(apart.sum()), "se": loo.std_error, "p": 0.0, "scale": "log"}
+        known |= {"warning": False, "good_k": GOOD_K, "elpd_i": apart}
+        given[name] = ELPDDataLOO(**known, **sizes)
+    table = arviz_stats.compare(given, method="stacking", round_to="none")
+    return {name: float(table.loc[name, "weight"]) for name in results}

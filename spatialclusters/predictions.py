@@ -216,12 +216,13 @@ def each_draw(
     fit: Fit, draws: int, function: Callable[[Mapping[str, np.ndarray]], np.ndarray]
 ) -> np.ndarray:
     """Apply a function to evenly spaced draws, equally many of each chain: (chain, draw, ...)."""
-    drawn = {str(name): np.asarray(x.values) for name, x in fit.posterior.data_vars.items()}
-    chains, each = next(iter(drawn.values())).shape[:2]
+    chains, each = (fit.posterior.sizes[name] for name in ("chain", "draw"))
     kept = np.unique(np.linspace(0, each - 1, min(each, -(-draws // chains))).astype(int))
+    names = list(map(str, fit.posterior.data_vars))
+    drawn = {name: fit.draws(name, {"draw": kept}) for name in names}
     return np.array(
         [
-            [function({name: x[chain, i] for name, x in drawn.items()}) for i in kept]
+            [function({name: drawn[name][chain, i] for name in names}) for i in range(len(kept))]
             for chain in range(chains)
         ]
     )

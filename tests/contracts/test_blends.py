@@ -22,8 +22,8 @@ from spatialclusters.collapsed.layout import lay_out
 from spatialclusters.collapsed.problem import coefficient_scales, mixed_model
 from spatialclusters.collapsed.recovery import recover
 from spatialclusters.collapsed.statistics import statistics
+from spatialclusters.conditionals import MarginalNormal
 from spatialclusters.errors import SamplingError, SpecError, WeightsError
-from spatialclusters.loo import _System
 from spatialclusters.model import build_model
 from spatialclusters.parameters import group_columns
 from spatialclusters.processes import outcome_process, supports
@@ -368,7 +368,7 @@ def test_left_out_rows_are_conditionals_of_the_dense_normal(kind, blend, by):
     parameters = {"sigma": values[0][0], "sd(cluster)": np.diag(values[1])}
     parameters |= {design.psi.parameter: values[-1]}
     parameters |= {"rho": values[-2]} if spec.spatial.parameters else {}
-    system = _System(SimpleNamespace(spec=spec, design=design))
+    system = MarginalNormal(SimpleNamespace(spec=spec, design=design))
     np.testing.assert_allclose(system.left_out(parameters, members), wanted, rtol=CONDITIONAL)
 
 
