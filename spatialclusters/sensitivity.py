@@ -63,8 +63,9 @@ def power_scaling(fit: Fit) -> pd.DataFrame:
     pandas.DataFrame
         One row a coefficient, direct and total impact, and hyperparameter: ``quantity``; ``prior``
         (all priors scaled together), and of its parts ``coefficients``, ``groups``, ``noise`` and
-        ``space`` those that the model has; ``likelihood``, missing where the fit holds none; and
-        ``diagnosis``. Numbers are distances between cumulative distributions per doubling of the
+        ``space`` those that the model has; ``likelihood``; and ``diagnosis``. The likelihood is
+        missing where the fit holds none; and for coefficients and impacts where it is that of the
+        hyperparameters alone, given which coefficients are what the data make them. Numbers are distances between cumulative distributions per doubling of the
         power (cumulative Jensen-Shannon); below 0.05 nothing happens.
 
     References
@@ -83,9 +84,12 @@ def power_scaling(fit: Fit) -> pd.DataFrame:
             break
     weights = {name: _weights(values) for name, values in components.items()}
     rows = []
-    for label, draws in _quantities(fit, known):
+    marginal = "marginal_log_likelihood" in stats
+    for label, draws, theta in _quantities(fit, known):
         row: dict[str, Any] = {"quantity": label}
         row |= {name: _sensitivity(draws, *pair) for name, pair in weights.items()}
+        if marginal and not theta:
+            row["likelihood"] = np.nan
         rows.append(row | {"diagnosis": _diagnosis(row)})
     return pd.DataFrame(rows)
 
@@ -149,17 +153,18 @@ def _sensitivity(draws: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> flo
 def _diagnosis(row: dict[str, Any]) -> str:
     if row["prior"] < THRESHOLD:
         return "prior matters little"
-    if "likelihood" not in row:
+    if np.isnan(row.get("likelihood", np.nan)):
         return "prior matters"
     if row["likelihood"] < THRESHOLD:
         return "prior matters, data hardly do"
     return "prior and data both matter"
 
 
-def _quantities(fit: Fit, known: list[_Known]) -> Iterator[tuple[str, np.ndarray]]:
+def _quantities(fit: Fit, known: list[_Known]) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """Yield name, draws, and whether it is a hyperparameter."""
     for each in known:
         for k, label in enumerate(each.labels):
-            yield label, each.draws[..., k]
+            yield label, each.draws[..., k], each.kind != "coefficients"
     # where the response is lagged by an estimated W impacts rest on fewer draws than there are
     if has_lags(fit) and fit.design.blended_lag is None:
         for term in impact_terms(fit):
@@ -167,7 +172,7 @@ def _quantities(fit: Fit, known: list[_Known]) -> Iterator[tuple[str, np.ndarray
                 for group, draws, _ in term_impacts(fit, term):
                     if group in ("overall", "common"):
                         what = {"overall": "direct", "common": "total"}[group]
-                        yield f"{term}: {what} impact", draws
+                        yield f"{term}: {what} impact", draws, False
 
 
 def _parameters(fit: Fit) -> Iterator[_Known]:

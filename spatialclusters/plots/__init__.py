@@ -6,20 +6,32 @@ shortened, and never read as markup.
 
 from spatialclusters.plots.calibration import plot_calibration
 from spatialclusters.plots.canvas import printable
-from spatialclusters.plots.checks import plot_predictive, plot_residual_spread, plot_traces
-from spatialclusters.plots.intervals import plot_by_group, plot_coefficients
-from spatialclusters.plots.maps import plot_map
+from spatialclusters.plots.checks import (
+    plot_calibration,
+    plot_moran,
+    plot_predictive,
+    plot_residual_spread,
+    plot_traces,
+)
+from spatialclusters.plots.convergence import convergence_paths, plot_convergence_paths
+from spatialclusters.plots.intervals import plot_by_group, plot_coefficients, plot_ranks
+from spatialclusters.plots.maps import plot_map, plot_weights
 from spatialclusters.plots.spillovers import plot_impacts, plot_spillover_decay
 
 __all__ = [
+    "convergence_paths",
     "plot_by_group",
     "plot_calibration",
     "plot_coefficients",
+    "plot_convergence_paths",
     "plot_impacts",
     "plot_map",
+    "plot_moran",
     "plot_predictive",
+    "plot_ranks",
     "plot_residual_spread",
     "plot_spillover_decay",
     "plot_traces",
+    "plot_weights",
     "printable",
 ]

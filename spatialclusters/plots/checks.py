@@ -9,14 +9,19 @@ import numpy as np
 import pandas as pd
 
 from spatialclusters.effects import coefficients
-from spatialclusters.plots.canvas import COLORS, MUTED, canvas, finish, shorten
+from spatialclusters.plots.canvas import COLORS, MUTED, canvas, finish, label_rows, shorten
 from spatialclusters.result import Fit
-from spatialclusters.simulation import posterior_predictive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_predictive", "plot_residual_spread", "plot_traces"]
+__all__ = [
+    "plot_calibration",
+    "plot_moran",
+    "plot_predictive",
+    "plot_residual_spread",
+    "plot_traces",
+]
 
 
 def plot_residual_spread(
@@ -27,7 +32,7 @@ def plot_residual_spread(
     Parameters
     ----------
     frame
-        From :func:`spatialclusters.diagnostics.residual_spread`.
+        From :func:`spatialclusters.residual_spread`.
     size, unit
         What size is, and the unit of the response, for the axes.
     """
@@ -46,26 +51,98 @@ def plot_residual_spread(
     return finish(figure)
 
 
-def plot_predictive(fit: Fit, *, draws: int = 60, seed: int = 1, bins: int = 50) -> Figure:
-    """Plot the distribution of the response over that of replicated responses."""
-    observed = fit.design.y
-    replicated = posterior_predictive(fit, draws=draws, seed=seed)
-    low, high = np.quantile(observed, [0.002, 0.998])
-    edges = np.linspace(low, high, min(bins, max(8, len(observed) // 4)) + 1)
-    width = float(edges[1] - edges[0]) * len(observed)
-    density = np.stack([np.histogram(each, edges)[0] for each in replicated]) / width
-    band, middles = np.quantile(density, [0.025, 0.975], axis=0), (edges[:-1] + edges[1:]) / 2
-    figure, axes = canvas(3.2)
-    area = {"alpha": 0.5, "lw": 0.0}
-    axes.fill_between(middles, *band, color=COLORS[5], label="replicated, 95 % of draws", **area)
-    axes.plot(middles, density.mean(axis=0), color=COLORS[0], lw=1.4, label="replicated, mean")
-    seen = np.histogram(observed, edges)[0] / width
-    axes.stairs(seen, edges, baseline=None, color=COLORS[1], lw=1.4, label="observed")
+def plot_predictive(
+    frame: pd.DataFrame, *, unit: str = "response", replicated: str = "replicated"
+) -> Figure:
+    """Plot the distribution of the response over that of replicated responses.
+
+    Parameters
+    ----------
+    frame
+        From :func:`spatialclusters.predictive.predictive_density`.
+    unit, replicated
+        Of the response, and what to call the replicates.
+    """
+    middles, edges = (frame["low"] + frame["high"]) / 2, [*frame["low"], frame["high"].iloc[-1]]
+    figure, axes = canvas(3.1)
+    axes.fill_between(
+        middles, frame["ci_low"], frame["ci_high"], color=COLORS[5], alpha=0.5, lw=0.0,
+        label=f"{replicated}, 95 % of draws",
+    )  # fmt: skip
+    axes.plot(middles, frame["replicated"], color=COLORS[0], lw=1.4, label=f"{replicated}, mean")
+    look = {"color": COLORS[1], "lw": 1.4, "label": "observed"}
+    axes.stairs(frame["observed"], edges, baseline=None, **look)
     axes.set_ylim(bottom=0.0)
     axes.set_ylabel("density")
-    outside = int(((observed < low) | (observed > high)).sum())
-    note = f"; {outside} observed beyond the axis" if outside else ""
-    axes.set_xlabel(shorten(fit.design.data.attrs["unit"], 80) + note)
+    beyond = int(frame.attrs.get("beyond", 0))
+    note = f"; {beyond:,} observed beyond the axis" if beyond else ""
+    axes.set_xlabel(shorten(unit, 80) + note)
+    return finish(figure)
+
+
+def plot_calibration(frame: pd.DataFrame, *, bins: int = 20) -> Figure:
+    """Plot how often responses fall where they are predicted to, each row left out in turn.
+
+    The probability of a smaller response is uniform if predictions are calibrated. A hill means
+    that intervals are too wide, a valley that they are too narrow, a slope that they are off center.
+
+    Parameters
+    ----------
+    frame
+        ``pointwise`` of :func:`spatialclusters.marginal_loo` by row.
+    bins
+        Of equal probability.
+    """
+    from scipy import stats
+
+    pit = frame["pit"].to_numpy()
+    shares = np.histogram(pit, np.linspace(0.0, 1.0, bins + 1))[0] * bins / len(pit)
+    low, high = stats.binom(len(pit), 1.0 / bins).ppf([0.025, 0.975]) * bins / len(pit)
+    figure, axes = canvas(2.7)
+    axes.axhspan(low, high, color=COLORS[5], alpha=0.45, lw=0.0, label="if calibrated, 95 %")
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    axes.stairs(shares, edges, baseline=None, color=COLORS[1], lw=1.6, label="rows, each left out")
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(0.0, max(1.6, 1.05 * float(shares.max())))
+    axes.set_xlabel("probability of a smaller response, given all other rows")
+    axes.set_ylabel("share of rows\n(uniform: 1)")
+    return finish(figure)
+
+
+def plot_moran(frame: pd.DataFrame, *, limit: int = 60) -> Figure:
+    """Plot the posterior of Moran's I of residuals over what independent residuals would give.
+
+    Parameters
+    ----------
+    frame
+        From :func:`spatialclusters.residual_moran`.
+    limit
+        Largest number of lines; those of the smallest and largest ``p_value`` are kept.
+    """
+    rows = frame.sort_values("p_value", kind="stable")
+    omitted = len(rows) - limit
+    if omitted > 0:
+        rows = pd.concat([rows.iloc[: limit - limit // 4], rows.iloc[-(limit // 4) :]])
+    labels = [
+        "region effects" if of == "effects" else str(scope)
+        for of, scope in zip(rows["of"], rows["scope"], strict=True)
+    ]
+    at = np.arange(len(rows))
+    figure, axes = canvas(1.0 + 0.19 * len(rows))
+    axes.hlines(
+        at, rows["replicated_low"], rows["replicated_high"], color="#d5dae0", lw=7,
+        label="without dependence, 95 %",
+    )  # fmt: skip
+    axes.hlines(at, rows["ci_low"], rows["ci_high"], color=COLORS[0], lw=1.6)
+    sure = ((rows["p_value"] < 0.025) | (rows["p_value"] > 0.975)).to_numpy()
+    for these, fill, name in ((sure, COLORS[1], "outside"), (~sure, "white", "inside")):
+        if these.any():
+            look = {"mfc": fill, "mec": COLORS[1 if name == "outside" else 0], "ms": 5}
+            axes.plot(rows["moran"][these], at[these], "o", label=f"posterior, {name}", **look)
+    axes.axvline(0.0, color=MUTED, lw=1.0, zorder=0)
+    label_rows(axes, [shorten(label) for label in labels])
+    note = f"\n{omitted} more between these are left out" if omitted > 0 else ""
+    axes.set_xlabel(f"Moran's I{note}")
     return finish(figure)
 
 

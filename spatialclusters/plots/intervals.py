@@ -14,9 +14,10 @@ from spatialclusters.plots.canvas import COLORS, MUTED, canvas, finish, label_ro
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_by_group", "plot_coefficients"]
+__all__ = ["plot_by_group", "plot_coefficients", "plot_ranks"]
 
 _MARKERS = "osD^vPX"
+_SPARED = 8  # levels that are shown beyond a limit, rather than a line that says so
 
 
 def plot_coefficients(*frames: pd.DataFrame, limit: int = 40) -> Figure:
@@ -102,6 +103,37 @@ def plot_by_group(
     return finish(figure, columns=2)
 
 
+def plot_ranks(frame: pd.DataFrame, *, limit: int = 60) -> Figure:
+    """Plot the posterior of every level's rank: mean and 95 % interval, first on top.
+
+    Parameters
+    ----------
+    frame
+        From :func:`spatialclusters.rank_levels`.
+    limit
+        Largest number of levels; beyond it only the first and last are shown.
+
+    Raises
+    ------
+    FitError
+        There is no level.
+    """
+    if frame.empty:
+        raise FitError("plot: got no ranks; expected those of one or more levels. Give a group.")
+    rows, position, labels = _capped(frame.sort_values("rank", kind="stable"), limit)
+    figure, axes = canvas(1.0 + 0.19 * len(labels))
+    axes.hlines(position, rows["ci_low"], rows["ci_high"], color=COLORS[0], lw=1.4)
+    axes.plot(
+        rows["rank"], position, "o", color=COLORS[0], ms=4.5, label="mean rank, 95 % interval"
+    )
+    top = float(frame["top"].iloc[0])
+    axes.axvline(top + 0.5, color=COLORS[1], lw=1.0, ls="--", label=f"the first {top:g}")
+    axes.set_xlim(0.0, len(frame) + 1.0)
+    label_rows(axes, labels)
+    axes.set_xlabel(f"rank among {len(frame)}")
+    return finish(figure, columns=2)
+
+
 def _mark(axes: Any, levels: pd.DataFrame, position: np.ndarray, span: tuple[float, float]) -> None:
     """Draw intervals, with filled markers where they exclude zero and open ones elsewhere."""
     ends = levels["ci_low"].clip(*span), levels["ci_high"].clip(*span)
@@ -116,7 +148,7 @@ def _mark(axes: Any, levels: pd.DataFrame, position: np.ndarray, span: tuple[flo
 def _capped(levels: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
     """Keep the highest and lowest levels, with a line for those left out between them."""
     labels, omitted = [shorten(group) for group in levels["group"]], len(levels) - limit
-    if omitted <= 0:
+    if omitted <= _SPARED:
         return levels, np.arange(len(levels), dtype=float), labels
     top = math.ceil(limit / 2)
     labels = [*labels[:top], f"… {omitted} more between …", *labels[top + omitted :]]

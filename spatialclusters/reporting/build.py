@@ -1,41 +1,137 @@
-"""Fit -> one HTML page that needs nothing else."""
+"""Fit -> one HTML page that needs nothing else, and its machine-readable twin."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from spatialclusters._version import __version__
-from spatialclusters.diagnostics import check
+from spatialclusters.diagnostics import Check
 from spatialclusters.errors import FitError
 from spatialclusters.files import replace_file
 from spatialclusters.frequentist import Frequentist, fit_frequentist
 from spatialclusters.plots import printable
 from spatialclusters.reporting.blocks import Section
-from spatialclusters.reporting.findings import result_sections
-from spatialclusters.reporting.headline import Results, headline
-from spatialclusters.reporting.sections import (
-    computation_section,
-    data_section,
-    model_section,
-    reproduction_section,
-    verdict_sentence,
-    weights_section,
-)
+from spatialclusters.reporting.headline import headline
+from spatialclusters.reporting.layout import lay_out, pieces
+from spatialclusters.reporting.results import Results
+from spatialclusters.reporting.sections import SECTIONS
+from spatialclusters.reporting.values import Interval, Link, Mark, Number, Sentence, Shown, plain
+from spatialclusters.reporting.verdicts import verdict_sentence, verdicts
 from spatialclusters.result import Fit
 
-__all__ = ["write_report"]
+__all__ = ["FORMAT", "Report", "make_report", "save_report", "write_report"]
+
+FORMAT: Final = "spatialclusters-report/1"
+
+type Progress = Callable[[str, float], None]
+"""Told the name of each step and the seconds it took."""
 
 
-def write_report(fit: Fit, frequentist: Frequentist | None = None, *, path: str | Path) -> Path:
-    """Write everything there is to know of a fit as one self-contained HTML page.
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a report says, before it is a page or JSON.
 
-    The page asks the network for nothing and runs no script; the same fit gives the
-    same bytes.
+    Attributes
+    ----------
+    title, name, created
+        Of the model, and when it was fitted.
+    simulated
+        Whether the data are made up.
+    headline
+        Subject and sentence of each line.
+    verdicts
+        Subject, tone (``good`` or ``bad``) and sentence of each verdict.
+    check
+        The verdict on the sampling.
+    sections
+        In reading order.
+    """
+
+    title: str
+    name: str
+    created: str
+    simulated: bool
+    headline: Sequence[tuple[str, Shown]]
+    verdicts: Sequence[tuple[str, str, Shown]]
+    check: Check
+    sections: Sequence[Section]
+
+    def html(self) -> str:
+        """Return the page: it asks the network for nothing and runs no script."""
+        from jinja2 import Environment, StrictUndefined
+
+        folder = files("spatialclusters.reporting")
+        environment = Environment(
+            autoescape=True,
+            undefined=StrictUndefined,
+            finalize=_without_controls,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["glue"] = _glued
+        template = environment.from_string((folder / "template.html").read_text("utf-8"))
+        return template.render(
+            # the only text taken as it is: our own style sheet
+            style=Markup((folder / "style.css").read_text("utf-8")),  # noqa: S704
+            title=self.title,
+            name=self.name,
+            simulated=self.simulated,
+            passed=self.check.passed,
+            verdict=verdict_sentence(self.check),
+            headline=self.headline,
+            verdicts=self.verdicts,
+            contents=self._contents(),
+            version=__version__,
+            created=self.created,
+            lay_out=lay_out,
+            pieces=pieces,
+        )
+
+    def json(self) -> str:
+        """Return every number of the page, unrounded, where the page has it."""
+        record = {
+            "format": FORMAT,
+            "title": self.title,
+            "model": self.name,
+            "created": self.created,
+            "version": __version__,
+            "simulated": self.simulated,
+            "converged": self.check.passed,
+            "verdict": plain(verdict_sentence(self.check)),
+            "headline": [{"subject": s, "sentence": plain(text)} for s, text in self.headline],
+            "verdicts": [
+                {"subject": s, "tone": tone, "sentence": plain(text)}
+                for s, tone, text in self.verdicts
+            ],
+            "sections": [section.record() for section in self.sections],
+        }
+        return json.dumps(record, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+
+    def _contents(self) -> list[tuple[str, list[tuple[int, Section]]]]:
+        """Return the sections, numbered, by the part of the report they belong to."""
+        parts: dict[str, list[tuple[int, Section]]] = {}
+        for number, section in enumerate(self.sections, 1):
+            parts.setdefault(section.part, []).append((number, section))
+        return list(parts.items())
+
+
+def make_report(
+    fit: Fit,
+    frequentist: Frequentist | None = None,
+    *,
+    others: Mapping[str, Fit] | Sequence[Fit] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Compute everything that a report says of a fit.
 
     Parameters
     ----------
@@ -43,8 +139,70 @@ def write_report(fit: Fit, frequentist: Frequentist | None = None, *, path: str 
         The posterior; nothing else is read.
     frequentist
         Estimates to compare with; computed here by default.
+    others
+        Fits of the same rows by other models or with other weights, under the names they are
+        to have, by default those of their models: they are compared by leave-one-out.
+    progress
+        Called after each step with its name and its seconds.
+
+    Raises
+    ------
+    FitError
+        The estimates, or one of the other fits, are of other rows.
+    """
+    clock = _Clock(progress)
+    if frequentist is None:
+        frequentist = fit_frequentist(fit)
+        clock("frequentist estimates")
+    results = Results(fit, frequentist, _named(fit, others))
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("checks of the sampling", lambda: results.check),
+        ("leave-one-out", lambda: results.loo),
+        ("checks of the model", lambda: results.criticism),
+    ]
+    if results.others:
+        steps.append(("leave-one-out of the other models", lambda: results.ladder))
+    for name, step in steps:
+        step()
+        clock(name)
+    sections = []
+    for name, make in SECTIONS:
+        sections.append(make(results))
+        clock(f"section {name}")
+    return Report(
+        title=fit.spec.title or fit.spec.name,
+        name=fit.spec.name,
+        created=str(fit.provenance["created"]),
+        simulated=bool(fit.design.record["panel"].get("simulated")),
+        headline=headline(results),
+        verdicts=list(verdicts(results)),
+        check=results.check,
+        sections=sections,
+    )
+
+
+def write_report(
+    fit: Fit,
+    frequentist: Frequentist | None = None,
+    *,
+    path: str | Path,
+    numbers: str | Path | None = None,
+    others: Mapping[str, Fit] | Sequence[Fit] = (),
+    progress: Progress | None = None,
+) -> Path:
+    """Write everything there is to know of a fit as one self-contained HTML page.
+
+    The page asks the network for nothing and runs no script; the same fit gives the
+    same bytes.
+
+    Parameters
+    ----------
+    fit, frequentist, others, progress
+        As for :func:`make_report`.
     path
         Of the HTML file, which appears whole or not at all.
+    numbers
+        Of a JSON file with every number of the page, unrounded, if there is to be one.
 
     Returns
     -------
@@ -54,59 +212,67 @@ def write_report(fit: Fit, frequentist: Frequentist | None = None, *, path: str 
     Raises
     ------
     FitError
-        The file cannot be written, or the estimates are of other rows.
+        A file cannot be written; or the estimates, or one of the other fits, are of other rows.
     """
-    target = Path(path)
-    page = _render(fit, fit_frequentist(fit) if frequentist is None else frequentist)
-    try:
-        replace_file(target, lambda file: file.write(page.encode("utf-8")))
-    except OSError as cause:
-        msg = f"{target.name}: cannot be written ({cause}). Choose another place with -o."
-        raise FitError(msg) from cause
-    return target
+    report = make_report(fit, frequentist, others=others, progress=progress)
+    return save_report(report, path, numbers)
 
 
-def _render(fit: Fit, frequentist: Frequentist) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    folder = files("spatialclusters.reporting")
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_without_controls,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.from_string((folder / "template.html").read_text("utf-8"))
-    results, verdict = Results(fit, frequentist), check(fit)
-    return template.render(
-        # the only text taken as it is: our own style sheet
-        style=Markup((folder / "style.css").read_text("utf-8")),  # noqa: S704
-        title=fit.spec.title or fit.spec.name,
-        name=fit.spec.name,
-        simulated=bool(fit.design.record["panel"].get("simulated")),
-        passed=verdict.passed,
-        verdict=verdict_sentence(verdict),
-        headline=headline(results),
-        sections=list(_sections(results, verdict)),
-        version=__version__,
-        created=fit.provenance["created"],
-    )
+def save_report(report: Report, path: str | Path, numbers: str | Path | None = None) -> Path:
+    """Write a report that was made."""
+    for target, make in ((numbers, report.json), (path, report.html)):
+        if target is None:
+            continue
+        content = make().encode("utf-8")
+        try:
+            replace_file(Path(target), partial(_write, content))
+        except OSError as cause:
+            msg = f"{Path(target).name}: cannot be written ({cause}). Choose another place."
+            raise FitError(msg) from cause
+    return Path(path)
 
 
-def _sections(results: Results, verdict: Any) -> Iterator[Section]:
-    """Yield all sections in reading order: the findings first, then what they rest on."""
-    fit = results.fit
-    yield from result_sections(results)
-    yield data_section(fit)
-    yield weights_section(fit)
-    yield model_section(fit)
-    yield computation_section(fit, verdict)
-    yield reproduction_section(fit)
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
+
+
+def _named(fit: Fit, others: Mapping[str, Fit] | Sequence[Fit]) -> dict[str, Fit]:
+    """Return the other fits under distinct names."""
+    pairs = others.items() if isinstance(others, Mapping) else ((f.spec.name, f) for f in others)
+    named: dict[str, Fit] = {}
+    for name, other in pairs:
+        taken, unique, number = {fit.spec.name, *named}, name, 2
+        while unique in taken:
+            unique, number = f"{name} ({number})", number + 1
+        named[unique] = other
+    return named
+
+
+class _Clock:
+    """Tells how long each step took."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress, self.since = progress, time.perf_counter()
+
+    def __call__(self, step: str) -> None:
+        now = time.perf_counter()
+        if self.progress is not None:
+            self.progress(step, now - self.since)
+        self.since = now
+
+
+def _glued(text: Any) -> Any:
+    """Keep a number with its sign of percent, and an equality together, in a line."""
+    if isinstance(text, Markup):
+        return text
+    clean = str(_without_controls(text))
+    return Markup(escape(clean).replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0"))  # noqa: S704
 
 
 def _without_controls(value: Any) -> Any:
     """Drop characters that HTML forbids or that reorder text; keep lines of code as they are."""
+    if isinstance(value, Sentence | Number | Interval | Link | Mark):
+        value = str(value)
     if isinstance(value, str) and not isinstance(value, Markup):
         return "\n".join(
             line if line.isprintable() else printable(line) for line in value.split("\n")

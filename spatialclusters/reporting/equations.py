@@ -39,7 +39,8 @@ def equation(fit: Fit) -> Iterator[Markup]:
     if "rho" in process:
         terms.insert(0, Markup("<i>ρ</i> lag(<code>{}</code>){}").format(response, n))
     left = Markup("<code>{}</code>{}").format(response, n)
-    yield left + " = " + Markup(" + ").join([*terms, Markup("<i>ε</i>{}").format(n)])
+    parts = [Markup('<span class="n">{}</span>').format(each) for each in terms]
+    yield left + " = " + Markup(" + ").join([*parts, Markup("<i>ε</i>{}").format(n)])
     if "lambda" in process:
         yield Markup("<i>ε</i>{0} = <i>λ</i> lag(<i>ε</i>){0} + <i>u</i>{0}").format(n)
     for group in design.groups:

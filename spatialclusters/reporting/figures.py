@@ -8,8 +8,10 @@ import warnings
 from typing import TYPE_CHECKING, Final
 
 from spatialclusters.reporting.blocks import Picture
+from spatialclusters.reporting.values import Shown
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 __all__ = ["picture"]
@@ -21,16 +23,23 @@ _NO_METADATA: Final = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _PIXELS_PER_INCH: Final = 96
 
 
-def picture(figure: Figure, alt: str, caption: str, *, raster: bool = False) -> Picture:
+def picture(
+    figure: Figure,
+    alt: Shown,
+    caption: Shown,
+    *,
+    data: pd.DataFrame | None = None,
+    raster: bool = False,
+) -> Picture:
     """Render a figure as SVG, or as PNG where paths would be large (maps).
 
     Text stays text in SVG, so that the reader's fonts show it. An image cannot run
-    anything, and its ids are its own.
+    anything, and its ids are its own. ``data`` is what the figure draws.
     """
     kind = "png" if raster else "svg+xml"
     content = base64.b64encode(_png(figure) if raster else _svg(figure)).decode("ascii")
     width = round(figure.get_figwidth() * _PIXELS_PER_INCH)
-    return Picture(f"data:image/{kind};base64,{content}", alt, caption, width)
+    return Picture(f"data:image/{kind};base64,{content}", alt, caption, width, data)
 
 
 def _svg(figure: Figure) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from spatialclusters.reporting.blocks import Block, Notes, Table
-from spatialclusters.reporting.text import count, share
+from spatialclusters.reporting.values import Shown, count, percent, quoted, say
 
 __all__ = ["origin_blocks"]
 
@@ -23,20 +23,20 @@ def origin_blocks(record: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     lines = [*_amounts(record.get("withheld", {}))]
     if lines:
-        blocks.append(Notes("What is withheld", lines))
+        blocks.append(Notes("What is withheld", [quoted(line) for line in lines]))
     panel = record["panel"]
     if panel.get("withheld"):
         blocks.append(_published_cells(panel["withheld"]))
     if panel.get("origins"):
-        rows = [
+        rows: list[tuple[Shown, ...]] = [
             (each["file"], f"{each['source']} {each['vintage']}", each["classification"], each["rule"],
              each["digest"])
             for each in panel["origins"]
         ]  # fmt: skip
         heads = ("file", "vintage", "industries", "disclosure rule", "SHA-256")
-        blocks.append(Table("Files that the table was made from", heads, rows, text=range(5)))
+        blocks.append(Table("Files that the table was made from", heads, rows))
         notes = [f"{each['file']}: {note}" for each in panel["origins"] for note in each["notes"]]
-        blocks += [Notes("What was done to the files", notes)] if notes else []
+        blocks += [Notes("What was done to the files", [quoted(n) for n in notes])] if notes else []
     return blocks
 
 
@@ -67,15 +67,15 @@ def _amounts(withheld: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _published_cells(withheld: Mapping[str, Mapping[str, Any]]) -> Table:
-    rows = []
+    rows: list[tuple[Shown, ...]] = []
     for year, found in withheld.items():
         upper, covered = found["withheld_upper"], found["covered"]
         rows.append((
             year, count(found["cells"]),
-            *(f"{count(found[kind])} ({share(found[kind], found['cells'])})" for kind in ("withheld", "filled")),
-            f"{found['employees']:,.0f}",
-            f"{found['withheld_lower']:,.0f} to {'∞' if upper is None else f'{upper:,.0f}'}",
-            "—" if covered is None else f"{100 * covered:.1f} %",
+            *(say("{} ({})", count(found[kind]), percent(found[kind], found["cells"])) for kind in ("withheld", "filled")),
+            count(found["employees"]),
+            say("{} to {}", count(found["withheld_lower"]), "∞" if upper is None else count(upper)),
+            "—" if covered is None else percent(covered),
         ))  # fmt: skip
     heads = (
         "year", "cells", "withheld", "filled", "employees published", "withheld or filled: bounds",

@@ -8,17 +8,33 @@ from typing import Any, Final
 import pandas as pd
 
 from spatialclusters.reporting.blocks import Table
-from spatialclusters.reporting.text import count, decimals_for, fixed, interval, number, probability
+from spatialclusters.reporting.text import decimals_for
+from spatialclusters.reporting.values import (
+    Mark,
+    Number,
+    Sentence,
+    Shown,
+    count,
+    fixed,
+    interval,
+    number,
+    probability,
+    say,
+)
 
 __all__ = [
     "EFFECT_NAMES",
     "OVERALL",
-    "beside",
+    "check_table",
     "dependence_meaning",
-    "detail_table",
     "digits_of",
+    "estimate_table",
     "group_table",
     "impact_table",
+    "precision_table",
+    "rank_table",
+    "term_name",
+    "with_number",
 ]
 
 EFFECT_NAMES: Final = {
@@ -41,77 +57,158 @@ _DEPENDENCE: Final = {
     "delta": "how fast weights fall with distance",
     "share": "share of a matrix in W",
 }
-_DETAIL: Final = (
-    "estimate", "sd", "95 % interval", "P(> 0)", "MCSE", "ESS bulk, tail", "R\u2011hat", "verdict",
-)  # fmt: skip
+_FINE: Final = ("ok", "constant")
 _FOLD: Final = 20  # rows from which a table folds
-_MOST: Final = 2000  # rows of a table
+_MOST: Final = 400  # rows of a table
 
 
-def detail_table(frame: pd.DataFrame, caption: str, *, units: bool = False) -> Table:
-    """Lay out a tidy frame with all that says how well each number is known."""
-    rows = []
-    for row in frame.to_dict("records"):
-        digits = digits_of(row)
-        cells = [
+def estimate_table(
+    frame: pd.DataFrame, caption: Shown, *, units: bool = False, folded: Shown = ""
+) -> Table:
+    """Lay out a tidy frame: estimate, standard deviation, interval, sign, and how well it is known."""
+    judged, rows = not frame["verdict"].isin(_FINE).all(), []
+    for row, digits in _with_digits(frame, by_unit=units):
+        cells: list[Shown] = [
             fixed(row["estimate"], digits),
             fixed(row["std_error"], digits),
             interval(row["ci_low"], row["ci_high"], digits),
             "—" if row["effect"] == "sd" else probability(row["prob_positive"]),
-            number(row["mcse"], 2),
-            f"{count(row['ess_bulk'])}, {count(row['ess_tail'])}",
+            count(min(row["ess_bulk"], row["ess_tail"])),
             fixed(row["r_hat"], 3),
-            str(row["verdict"]),
+            *([str(row["verdict"])] if judged else []),
         ]
-        rows.append((_term_name(row), *([str(row["unit"])] if units else []), *cells))
-    heads = ("term", *(["unit"] if units else []), *_DETAIL)
-    text = (0, 1, len(heads) - 1) if units else (0, len(heads) - 1)
-    return Table(caption, heads, rows, text=text, folded=caption if len(rows) > _FOLD else "")
+        rows.append([term_name(row), *([str(row["unit"])] if units else []), *cells])
+    heads = ["term", *(["unit"] if units else []), "estimate", "sd", "95 % interval", "P(> 0)"]
+    heads += ["ESS", "R\u2011hat", *(["verdict"] if judged else [])]
+    if not folded and len(rows) > _FOLD:
+        folded = say("{}: table of {}", caption, count(len(rows)))
+    return Table(caption, heads, rows, folded)
 
 
-def group_table(frame: pd.DataFrame, effects: tuple[str, ...], caption: str) -> Table:
-    """Lay out one line per group, in the order of the frame."""
+def _with_digits(frame: pd.DataFrame, *, by_unit: bool) -> list[tuple[dict[Any, Any], int]]:
+    """Return rows with their decimals: as many as the others (of the unit), but one more at most."""
+    rows = frame.to_dict("records")
+    own, most = [digits_of(row) for row in rows], dict[Any, int]()
+    units = [row["unit"] if by_unit else "" for row in rows]
+    for unit, digits in zip(units, own, strict=True):
+        most[unit] = max(digits, most.get(unit, 0))
+    shown = [min(digits + 1, most[unit]) for unit, digits in zip(units, own, strict=True)]
+    return list(zip(rows, shown, strict=True))
+
+
+def precision_table(frame: pd.DataFrame, caption: Shown) -> Table:
+    """Lay out the Monte Carlo error of every number of a tidy frame."""
+    rows = [
+        (
+            term_name(row),
+            number(row["mcse"], 2),
+            fixed(100.0 * row["mcse"] / row["std_error"] if row["std_error"] else math.nan, 1),
+            count(row["ess_bulk"]),
+            count(row["ess_tail"]),
+            fixed(row["r_hat"], 4),
+            str(row["verdict"]),
+        )
+        for row in frame.to_dict("records")
+    ]
+    heads = ("term", "MCSE", "% of sd", "ESS bulk", "ESS tail", "R\u2011hat", "verdict")
+    return Table(caption, heads, rows, say("{}: table of {}", caption, count(len(rows))))
+
+
+def group_table(frame: pd.DataFrame, effects: tuple[str, ...], caption: Shown) -> Table:
+    """Lay out one line per group, in the order of the frame: of very many the first and last."""
     heads = ["group"]
     for effect in effects:
         unit = frame.loc[frame["effect"] == effect, "unit"].iloc[0]
         heads += [f"{EFFECT_NAMES.get(effect, 'estimate')} ({unit})", "95 % interval"]
-    rows = []
+    rows: list[list[Shown]] = []
     for group, lines in frame.groupby("group", sort=False):
-        cells, found = [str(group)], {line["effect"]: line for line in lines.to_dict("records")}
+        cells: list[Shown] = [str(group)]
+        found = {line["effect"]: line for line in lines.to_dict("records")}
         for effect in effects:
-            row = found[effect]
-            digits = digits_of(row)
+            row, digits = found[effect], digits_of(found[effect])
             cells += [
                 fixed(row["estimate"], digits),
                 interval(row["ci_low"], row["ci_high"], digits),
             ]
         first = found[effects[0]]
-        rows.append((*cells, probability(first["prob_positive"]), str(first["verdict"])))
+        rows.append([*cells, probability(first["prob_positive"]), str(first["verdict"])])
     heads += [f"P({EFFECT_NAMES.get(effects[0], 'estimate')} > 0)", "verdict"]
-    left_out = f"; the first {_MOST:,} of {len(rows):,}" if len(rows) > _MOST else ""
-    title = f"{caption}: table of {len(rows):,}{left_out}"
-    return Table(caption, heads, rows[:_MOST], text=(0, len(heads) - 1), folded=title)
+    if all(row[-1] in _FINE for row in rows):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    kept, left_out = _ends(rows)
+    title = say("{}: table of {}{}", caption, count(len(rows)), left_out)
+    return Table(caption, heads, kept, title)
 
 
-def impact_table(frame: pd.DataFrame, caption: str) -> Table:
+def _ends(rows: list[list[Shown]]) -> tuple[list[list[Shown]], Shown]:
+    if len(rows) <= _MOST:
+        return rows, ""
+    half = _MOST // 2
+    return [*rows[:half], *rows[-half:]], say(", the first and the last {}", count(half))
+
+
+def rank_table(frame: pd.DataFrame, caption: Shown, folded: Shown) -> Table:
+    """Lay out posterior ranks, the lowest first."""
+    top = int(frame["top"].iloc[0])
+    rows: list[list[Shown]] = [
+        [
+            row["group"],
+            fixed(row["rank"], 1),
+            interval(row["ci_low"], row["ci_high"], 0),
+            probability(row["prob_first"]),
+            probability(row["prob_top"]),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    kept, left_out = _ends(rows)
+    heads = ("group", "mean rank", "95 % interval", "P(first)", f"P(among the first {top})")
+    return Table(caption, heads, kept, say("{}{}", folded, left_out) if folded else "")
+
+
+def impact_table(frame: pd.DataFrame, caption: Shown) -> Table:
     """Lay out direct, indirect and total impact on one line per term and level."""
     effects, several = ("direct", "indirect", "total"), frame["group"].nunique() > 1
     rows = []
     for (term, level), lines in frame.groupby(["term", "group"], sort=False):
         found = {line["effect"]: line for line in lines.to_dict("records")}
-        cells = [str(term), *([str(level)] if several else [])]
+        cells: list[Shown] = [str(term), *([str(level)] if several else [])]
         for effect in effects:
             row, digits = found[effect], digits_of(found[effect])
             ends = interval(row["ci_low"], row["ci_high"], digits)
             cells += [fixed(row["estimate"], digits), ends]
-        shown = sorted({str(line["verdict"]) for line in found.values()} - {"ok", "constant"})
+        shown = sorted({str(line["verdict"]) for line in found.values()} - {*_FINE})
         chance = probability(found["indirect"]["prob_positive"])
-        rows.append((*cells, chance, ", ".join(shown) or "ok"))
+        rows.append([*cells, chance, ", ".join(shown) or "ok"])
     heads = ["term", *(["a change in one"] if several else [])]
     heads += [head for effect in effects for head in (effect, "95 % interval")]
-    heads += ["P(indirect > 0)", "verdict"]
-    text = (0, 1, len(heads) - 1) if several else (0, len(heads) - 1)
-    return Table(caption, heads, rows, text=text)
+    return Table(caption, [*heads, "P(indirect > 0)", "verdict"], rows)
+
+
+def check_table(frame: pd.DataFrame, caption: Shown, words: tuple[str, str]) -> Table:
+    """Lay out checks: value, what was expected, the verdict in one of two words, and advice."""
+    advice, rows = not frame["passed"].all(), []
+    for row in frame.to_dict("records"):
+        passed = bool(row["passed"])
+        rows.append(
+            [
+                row["check"],
+                with_number(str(row["value"]), float(row["number"])),
+                str(row["expected"]).replace("<=", "≤").replace(">=", "≥"),
+                Mark(words[0], "good") if passed else Mark(words[1], "bad"),
+                *([("" if passed else row["advice"])] if advice else []),
+            ]
+        )
+    heads = ("check", "value", "expected", "verdict", *(["what to do"] if advice else []))
+    return Table(caption, heads, rows)
+
+
+def with_number(text: str, value: float) -> Shown:
+    """Return a text that begins with a number as a sentence that holds it."""
+    if math.isnan(value):
+        return text
+    first, space, rest = text.partition(" ")
+    shown = first.rstrip(",%")
+    return Sentence((Number(shown, value), first[len(shown) :] + space + rest))
 
 
 def dependence_meaning(name: str) -> str:
@@ -126,15 +223,6 @@ def dependence_meaning(name: str) -> str:
     return _DEPENDENCE[kind]
 
 
-def beside(values: Any, digits: int) -> str:
-    """Format an estimate of a comparison with its interval and its distance from the posterior."""
-    if math.isnan(values["estimate"]):
-        return "—"
-    text = f"{fixed(values['estimate'], digits)} {interval(values['ci_low'], values['ci_high'], digits)}"
-    gap = values.get("difference", math.nan)
-    return text if math.isnan(gap) else f"{text} {{{fixed(gap, 1)}}}"
-
-
 def digits_of(row: dict[Any, Any]) -> int:
     """Return decimals from the standard deviation, or a quarter of the interval without one."""
     if math.isfinite(row["std_error"]):
@@ -142,7 +230,8 @@ def digits_of(row: dict[Any, Any]) -> int:
     return decimals_for((row["ci_high"] - row["ci_low"]) / 4, abs(row["estimate"]) / 10)
 
 
-def _term_name(row: dict[Any, Any]) -> str:
+def term_name(row: dict[Any, Any]) -> str:
+    """Name the quantity of a row of a tidy frame."""
     term, effect, group = str(row["term"]), row["effect"], row["group"]
     if effect in EFFECT_NAMES:
         everywhere = ", if all are higher" if group == "common" else ""
