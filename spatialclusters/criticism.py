@@ -157,9 +157,9 @@ def _spread_check(fit: Fit) -> tuple[Any, ...]:
     outside = int((~residual_spread(fit, parts=parts)["inside"]).sum())
     # of ten intervals of 95 % one misses four times in ten, two once in twelve
     return (
-        "groups of size whose spread is outside its interval",
+        "spread of residuals by size",
         outside,
-        f"{outside} of {parts}",
+        f"{outside} of {parts} groups outside their interval",
         "<= 1",
         outside <= 1,
         "Standard errors are wrong for cells of these sizes: try another likelihood.scale, or "
@@ -172,10 +172,10 @@ def _shape_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
     for row in table[table["statistic"].isin(_SHAPE)].to_dict("records"):
         p = float(row["p_value"])
         yield (
-            f"replicated {row['statistic']}: share at least as large as observed",
+            f"shape of the response: {row['statistic']}",
             p,
-            f"{p:.3f}",
-            "0.025 to 0.975",
+            f"{p:.3f} of replicates have one as large",
+            "0.025–0.975",
             bool(0.025 <= p <= 0.975),
             "Replicated responses have another shape: predictions for single rows are too wide in "
             "the middle or too narrow in the tails; student-t noise is the usual remedy.",
@@ -190,16 +190,16 @@ def _loo_checks(loo: Loo | None) -> Iterator[tuple[Any, ...]]:
         held = float(((pit >= 0.5 - level / 2) & (pit <= 0.5 + level / 2)).mean())
         reach = max(_COVERAGE, 2.0 * math.sqrt(level * (1.0 - level) / n))
         yield (
-            f"rows inside their {100 * level:g} % interval, each left out",
+            f"coverage of {100 * level:g} % intervals of rows left out",
             100.0 * held,
             f"{100 * held:.1f} %",
-            f"{100 * (level - reach):.1f} to {100 * min(level + reach, 1.0):.1f} %",
+            f"{100 * (level - reach):.1f}–{100 * min(level + reach, 1.0):.1f} %",
             abs(held - level) <= reach,
             "Predictive intervals of single rows hold too many or too few: the noise has another "
             "shape, or another scale, than the model says.",
         )
     yield (
-        f"rows with Pareto k below {GOOD_K}",
+        f"rows whose Pareto k is below {GOOD_K}",
         100.0 * loo.reliable,
         f"{100 * loo.reliable:.1f} %",
         f">= {100 * _RELIABLE:g} %",
@@ -216,12 +216,12 @@ def _moran_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
     for row in chosen.to_dict("records"):
         p = float(row["p_value"])
         what = "region effects" if row["of"] == "effects" else "residuals"
-        where = f" ({row['scope']})" if row["of"] == "residuals" else ""
+        where = f", {row['scope']}" if row["of"] == "residuals" else ""
         yield (
-            f"Moran's I of {what}{where}: chance of one as large without dependence",
+            f"Moran's I of {what}{where}",
             p,
-            f"{p:.3f}, I = {row['moran']:.3f}",
-            "0.025 to 0.975",
+            f"{p:.3f} is the chance of one as large if they were independent",
+            "0.025–0.975",
             bool(0.025 <= p <= 0.975),
             "Neighbors still resemble each other, or repel: let effects of regions share a structure "
             "(groups.region.structure), or the outcome have a process (spatial.outcome).",

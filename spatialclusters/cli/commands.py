@@ -31,13 +31,13 @@ from spatialclusters.cli.output import (
     warn,
     write,
 )
+from spatialclusters.cli.reports import check, exit_by, report, say_verdict
 from spatialclusters.cli.table import table
 from spatialclusters.errors import FitError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from spatialclusters.diagnostics import Check
 
 __all__ = ["app"]
 
@@ -76,7 +76,6 @@ _IMPACTS: Final = {
         "region; mean_distance: of a region's neighbors, weighted.",
     ),
 }
-_NewFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -195,7 +194,7 @@ def validate(
 def fit(
     spec: options.Spec,
     data: options.Data,
-    output: _NewFile,
+    output: options.NewFile,
     regions: options.Regions = None,
     weights: options.Weights = None,
     row_standardize: options.RowStandardize = None,
@@ -232,11 +231,11 @@ def fit(
     show_estimates(sc.coefficients(result), "table", title=given.spec.title)
     write("\n".join(map(clean, describe_sample(result.design))))
     verdict = sc.check(result)
-    _say_verdict(verdict)
+    say_verdict(verdict)
     path = shlex.quote(str(output))
     page = shlex.quote(str(output.with_suffix(".html")))
     note(f"Saved {path}. Next: spatialclusters report {path} -o {page}")
-    _exit_by(verdict)
+    exit_by(verdict)
 
 
 @app.command()
@@ -246,7 +245,7 @@ def summary(file: options.FitFile, style: options.Format = "table") -> None:
     from spatialclusters.reporting.tables import dependence_meaning
     from spatialclusters.result import load_fit
 
-    result = load_fit(file)
+    result = load_fit(file, lazy=True)
     frame = coefficients(result)
     show_estimates(frame, style, title=result.spec.title)
     if style == "table":
@@ -263,7 +262,7 @@ def effects(file: options.FitFile, style: options.Format = "table") -> None:
     from spatialclusters.effects import convergence, specialization
     from spatialclusters.result import load_fit
 
-    result, found, missing = load_fit(file), {}, []
+    result, found, missing = load_fit(file, lazy=True), {}, []
     for title, estimate in (("Convergence", convergence), ("Specialization", specialization)):
         try:
             found[title] = estimate(result)
@@ -304,7 +303,7 @@ def impacts(
     from spatialclusters.ranges import spillover_range
     from spatialclusters.result import load_fit
 
-    result = load_fit(file)
+    result = load_fit(file, lazy=True)
     if by == "region":
         frame = spillovers.regional_impacts(result, term)
     elif by == "distance":
@@ -320,37 +319,8 @@ def impacts(
             write(text)
 
 
-@app.command()
-def check(file: options.FitFile, style: options.Format = "table") -> None:
-    """Print the verdict on the sampling; exit code 3 if it failed."""
-    from spatialclusters.diagnostics import check as judge
-    from spatialclusters.result import load_fit
-
-    verdict = judge(load_fit(file))
-    if style == "table":
-        write(clean(str(verdict), keep="\n"))
-    else:
-        show(verdict.table, style)
-    _exit_by(verdict)
-
-
-@app.command()
-def report(
-    file: options.FitFile,
-    output: _NewFile,
-    force: options.Force = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Write one self-contained HTML page, with fixed effects and OLS beside the posterior."""
-    set_verbosity(verbose=verbose, quiet=quiet)
-    check_target(output, force=force, source=file)
-    import spatialclusters as sc
-
-    result = sc.load_fit(file)
-    path = sc.write_report(result, path=output)
-    _say_verdict(sc.check(result))
-    write(str(path))
+app.command()(check)
+app.command()(report)
 
 
 def _interrupted(partial: Path) -> str:
@@ -368,12 +338,3 @@ def _sections(found: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFram
             part = frame[~overall & (frame["effect"] == effect)]
             if len(part):
                 yield f"{title}: {effect.replace('_', ' ')} by group", part
-
-
-def _say_verdict(verdict: Check) -> None:
-    (note if verdict.passed else warn)(str(verdict))
-
-
-def _exit_by(verdict: Check) -> None:
-    if not verdict.passed:
-        raise typer.Exit(3)

@@ -16,6 +16,7 @@ __all__ = [
     "Force",
     "Format",
     "Linkages",
+    "NewFile",
     "Quiet",
     "Regions",
     "Renames",
@@ -104,3 +105,4 @@ Format = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, errors only.")]
+NewFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")]

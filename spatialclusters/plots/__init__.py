@@ -7,7 +7,7 @@ shortened, and never read as markup.
 from spatialclusters.plots.calibration import plot_calibration
 from spatialclusters.plots.canvas import printable
 from spatialclusters.plots.checks import (
-    plot_calibration,
+    plot_loo_pit,
     plot_moran,
     plot_predictive,
     plot_residual_spread,
@@ -25,6 +25,7 @@ __all__ = [
     "plot_coefficients",
     "plot_convergence_paths",
     "plot_impacts",
+    "plot_loo_pit",
     "plot_map",
     "plot_moran",
     "plot_predictive",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "plot_calibration",
+    "plot_loo_pit",
     "plot_moran",
     "plot_predictive",
     "plot_residual_spread",
@@ -80,7 +80,7 @@ def plot_predictive(
     return finish(figure)
 
 
-def plot_calibration(frame: pd.DataFrame, *, bins: int = 20) -> Figure:
+def plot_loo_pit(frame: pd.DataFrame, *, bins: int = 20) -> Figure:
     """Plot how often responses fall where they are predicted to, each row left out in turn.
 
     The probability of a smaller response is uniform if predictions are calibrated. A hill means

@@ -32,8 +32,8 @@ __all__ = ["FORMAT", "Report", "make_report", "save_report", "write_report"]
 
 FORMAT: Final = "spatialclusters-report/1"
 
-type Progress = Callable[[str, float], None]
-"""Told the name of each step and the seconds it took."""
+type Progress = Callable[[str, float | None], None]
+"""Told the name of each step when it begins, and again with its seconds when it has ended."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ def make_report(
         Fits of the same rows by other models or with other weights, under the names they are
         to have, by default those of their models: they are compared by leave-one-out.
     progress
-        Called after each step with its name and its seconds.
+        Called with the name of each step and None when it begins, and with its seconds after it.
 
     Raises
     ------
@@ -152,23 +152,14 @@ def make_report(
     """
     clock = _Clock(progress)
     if frequentist is None:
-        frequentist = fit_frequentist(fit)
-        clock("frequentist estimates")
+        frequentist = clock("frequentist estimates", lambda: fit_frequentist(fit))
     results = Results(fit, frequentist, _named(fit, others))
-    steps: list[tuple[str, Callable[[], object]]] = [
-        ("checks of the sampling", lambda: results.check),
-        ("leave-one-out", lambda: results.loo),
-        ("checks of the model", lambda: results.criticism),
-    ]
+    clock("checks of the sampling", lambda: results.check)
+    clock("leave-one-out", lambda: results.loo)
+    clock("checks of the model", lambda: results.criticism)
     if results.others:
-        steps.append(("leave-one-out of the other models", lambda: results.ladder))
-    for name, step in steps:
-        step()
-        clock(name)
-    sections = []
-    for name, make in SECTIONS:
-        sections.append(make(results))
-        clock(f"section {name}")
+        clock("leave-one-out of the other models", lambda: results.ladder)
+    sections = [clock(f"section {name}", partial(make, results)) for name, make in SECTIONS]
     return Report(
         title=fit.spec.title or fit.spec.name,
         name=fit.spec.name,
@@ -249,16 +240,19 @@ def _named(fit: Fit, others: Mapping[str, Fit] | Sequence[Fit]) -> dict[str, Fit
 
 
 class _Clock:
-    """Tells how long each step took."""
+    """Takes steps, and tells how long each took."""
 
     def __init__(self, progress: Progress | None) -> None:
-        self.progress, self.since = progress, time.perf_counter()
+        self.progress = progress
 
-    def __call__(self, step: str) -> None:
-        now = time.perf_counter()
-        if self.progress is not None:
-            self.progress(step, now - self.since)
-        self.since = now
+    def __call__[T](self, step: str, take: Callable[[], T]) -> T:
+        if self.progress is None:
+            return take()
+        self.progress(step, None)
+        start = time.perf_counter()
+        found = take()
+        self.progress(step, time.perf_counter() - start)
+        return found
 
 
 def _glued(text: Any) -> Any:

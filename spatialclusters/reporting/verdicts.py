@@ -9,6 +9,7 @@ from spatialclusters.diagnostics import Check
 from spatialclusters.reporting.results import Results
 from spatialclusters.reporting.tables import with_number
 from spatialclusters.reporting.values import (
+    Link,
     Sentence,
     Shown,
     count,
@@ -44,18 +45,15 @@ def verdicts(results: Results) -> Iterator[tuple[str, str, Shown]]:
     if not failed:
         yield "Model", "good", say("It agrees with the data in all {} checks.", count(len(table)))
         return
-    reasons = (
-        say("{} {}", f"{row['check']}:", with_number(str(row["value"]), float(row["number"])))
-        for row in failed
-    )
     yield (
         "Model",
         "bad",
         say(
-            "Caution: {} of {} checks against the data ({}).",
+            "Caution: the data are not as the model would have them in {} of {} {} ({}).",
             count(len(failed)),
             count(len(table)),
-            join(reasons, "; "),
+            Link("checks", "checks"),
+            "; ".join(str(row["check"]) for row in failed),
         ),
     )
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialclusters.criticism import residual_spread
 from spatialclusters.plots import (
-    plot_calibration,
+    plot_loo_pit,
     plot_map,
     plot_moran,
     plot_predictive,
@@ -137,7 +137,7 @@ def _calibration(results: Results) -> Iterator[Block]:
     )
     data = pd.DataFrame({"from": edges, "to": edges + 0.05, "share": shares})
     yield Paragraph("Rows left out", "subhead")
-    yield picture(plot_calibration(loo.pointwise), told, caption, data=data)
+    yield picture(plot_loo_pit(loo.pointwise), told, caption, data=data)
     yield Paragraph(
         say(
             "{} Effects of the row's groups were integrated out, so that they could not follow it. "
