@@ -244,7 +244,10 @@ def _law(
             law = stats.halfnorm(scale=prior.sd)
         case "half_student_t":
             whole = stats.t(prior.nu, scale=prior.sd)
-            return whole.logpdf, lambda p: whole.ppf((1.0 + p) / 2.0)
+            return (
+                lambda x: np.log(2.0) + whole.logpdf(x),
+                lambda p: whole.ppf((1.0 + p) / 2.0),
+            )
         case "exponential":
             law = stats.expon(scale=1.0 / prior.rate)
         case "uniform":

@@ -23,6 +23,7 @@ __all__ = [
     "noise_scale",
     "posterior_predictive",
     "prior_predictive",
+    "simulate_noise",
     "simulate_response",
     "surface_effects",
     "thinned",
@@ -88,15 +89,22 @@ def simulate_response(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Draw a response of every row at given parameters, shape (N,)."""
+    noise = simulate_noise(spec, design, parameters, rng)
+    mean, space = linear_predictor(design, parameters), outcome_process(spec, design)
+    return np.asarray(mean + noise if space is None else space.response(parameters, mean, noise))
+
+
+def simulate_noise(
+    spec: ModelSpec,
+    design: Design,
+    parameters: Mapping[str, np.ndarray],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draw the noise of every row at given parameters, before any process, shape (N,)."""
     scale = noise_scale(spec, design, parameters)
     if spec.likelihood.family == "student-t":
-        noise = rng.standard_t(float(parameters["nu"]), size=design.n_rows)
-    else:
-        noise = rng.standard_normal(design.n_rows)
-    mean, space = linear_predictor(design, parameters), outcome_process(spec, design)
-    if space is not None:
-        return space.response(parameters, mean, scale * noise)
-    return np.asarray(mean + scale * noise)
+        return np.asarray(scale * rng.standard_t(float(parameters["nu"]), size=design.n_rows))
+    return np.asarray(scale * rng.standard_normal(design.n_rows))
 
 
 def posterior_predictive(fit: Fit, *, draws: int = 200, seed: int) -> np.ndarray:

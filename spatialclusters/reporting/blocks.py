@@ -76,6 +76,7 @@ class Table:
     def record(self) -> dict[str, Any]:
         """Return what JSON holds of it."""
         return {
+            "folded": plain(self.folded),
             "caption": plain(self.caption),
             "columns": list(self.columns),
             "rows": [[plain(cell) for cell in row] for row in self.rows],
@@ -113,7 +114,7 @@ class Code:
 
     def record(self) -> dict[str, Any]:
         """Return what JSON holds of it."""
-        return {"code": self.text}
+        return {"folded": self.folded, "code": self.text}
 
 
 type Block = Paragraph | Notes | Table | Picture | Code

@@ -12,13 +12,13 @@ from spatialclusters.reporting.text import decimals_for
 from spatialclusters.reporting.values import (
     Mark,
     Number,
-    Sentence,
     Shown,
     count,
     fixed,
     interval,
     number,
     probability,
+    quoted,
     say,
 )
 
@@ -193,7 +193,7 @@ def check_table(frame: pd.DataFrame, caption: Shown, words: tuple[str, str]) -> 
             [
                 row["check"],
                 with_number(str(row["value"]), float(row["number"])),
-                str(row["expected"]).replace("<=", "≤").replace(">=", "≥"),
+                quoted(str(row["expected"]).replace("<=", "≤").replace(">=", "≥")),
                 Mark(words[0], "good") if passed else Mark(words[1], "bad"),
                 *([("" if passed else row["advice"])] if advice else []),
             ]
@@ -208,7 +208,7 @@ def with_number(text: str, value: float) -> Shown:
         return text
     first, space, rest = text.partition(" ")
     shown = first.rstrip(",%")
-    return Sentence((Number(shown, value), first[len(shown) :] + space + rest))
+    return say("{}{}", Number(shown, value), quoted(first[len(shown) :] + space + rest))
 
 
 def dependence_meaning(name: str) -> str:

@@ -9,7 +9,7 @@ from scipy import special, stats
 
 import spatialclusters as sc
 from spatialclusters.conditionals import MarginalNormal
-from spatialclusters.loo import _smoothed
+from spatialclusters.loo import Loo, _smoothed
 from spatialclusters.processes import dependence_names
 from tests.contracts.test_processes import dense, design_of, values_of
 
@@ -60,6 +60,12 @@ def test_conditionals_are_those_of_the_dense_normal(shape, outcome, structure, b
     system = MarginalNormal(SimpleNamespace(spec=spec, design=design))
     found = system.left_out(parameters_of(spec, design), members)
     np.testing.assert_allclose(found, wanted, rtol=EXACT, atol=EXACT)
+    if by == "row":
+        precision, z = system.rows(parameters_of(spec, design))
+        K = np.linalg.inv(V)
+        np.testing.assert_allclose(precision, K.diagonal(), rtol=EXACT)
+        expected = (K @ (design.y - mean)) / np.sqrt(K.diagonal())
+        np.testing.assert_allclose(z, expected, rtol=EXACT, atol=EXACT)
 
 
 def test_importance_sampling_against_quadrature():
@@ -121,3 +127,27 @@ def test_what_cannot_be_compared_is_refused(fits):
         sc.compare_loo({"x": sc.marginal_loo(fits["x"]), "z": other})
     with pytest.raises(sc.FitError, match="by = 'row' or 'region'"):
         sc.marginal_loo(fits["x"], by="cluster")
+
+
+def loo_of(elpd, kind="row"):
+    frame = pd.DataFrame({"unit": np.arange(len(elpd)), "elpd": elpd, "pareto_k": 0.1})
+    return Loo(float(np.sum(elpd)), 1.0, frame, kind, 100, ("rows", "y", "unit"))
+
+
+@pytest.mark.parametrize("shift", [0.0, -900.0])  # densities of many rows at once are tiny
+def test_stacking_weights_are_the_best_mixture(shift):
+    rng = np.random.default_rng(6)
+    good, bad = rng.normal(-1.0, 0.7, (2, 80)) + np.array([[0.2], [0.0]]) + shift
+    table = sc.compare_loo({"good": loo_of(good), "bad": loo_of(bad)}).set_index("model")
+    w = np.linspace(0.0, 1.0, 20_001)[1:-1]
+    score = np.logaddexp(np.log(w)[:, None] + good, np.log1p(-w)[:, None] + bad).sum(axis=1)
+    assert table.loc["good", "weight"] == pytest.approx(w[score.argmax()], abs=2e-3)
+    assert table["weight"].sum() == pytest.approx(1.0)
+    assert sc.compare_loo({"only": loo_of(good)})["weight"].tolist() == [1.0]
+
+
+@pytest.mark.slow
+def test_probabilities_of_rows_left_out_are_uniform_for_the_right_model(fits):
+    pit = sc.marginal_loo(fits["x"]).pointwise["pit"]
+    assert stats.kstest(pit, "uniform").pvalue > 0.01
+    assert ((pit > 0.0) & (pit < 1.0)).all()

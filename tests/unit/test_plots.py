@@ -8,25 +8,34 @@ import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib import _pylab_helpers
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 
-from spatialclusters.diagnostics import residual_spread
+from spatialclusters.criticism import residual_spread
 from spatialclusters.effects import coefficients, convergence, group_effects
 from spatialclusters.errors import FitError
 from spatialclusters.estimates import estimates_frame
 from spatialclusters.plots import (
+    convergence_paths,
     plot_by_group,
+    plot_calibration,
     plot_coefficients,
+    plot_convergence_paths,
     plot_impacts,
     plot_map,
+    plot_moran,
     plot_predictive,
+    plot_ranks,
     plot_residual_spread,
     plot_spillover_decay,
     plot_traces,
+    plot_weights,
     printable,
 )
+from spatialclusters.predictive import predictive_density
+from spatialclusters.rankings import rank_levels
 from spatialclusters.reporting.figures import picture
+from spatialclusters.residuals import residual_moran
 from spatialclusters.result import Fit, assemble
 from spatialclusters.spillovers import impacts, impacts_by_order, regional_impacts
 
@@ -140,21 +149,38 @@ def test_labels_are_text_and_never_markup(label):
     draw(plot_coefficients(frame.assign(effect="coefficient", term=label, estimator=label)))
 
 
-def test_a_map_shows_value_and_precision(synthetic_fit):
+def test_a_map_shows_value_and_certainty(synthetic_fit):
     fit = synthetic_fit("clusters", geometry=True)
     frame = group_effects(fit, "region").iloc[:-1]
     figure = plot_map(fit, frame)
-    sure, unsure = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
-    contains = ((frame["ci_low"] <= 0) & (frame["ci_high"] >= 0)).sum()
-    assert 0 < contains < 11
-    assert (len(unsure.get_paths()), unsure.get_hatch()) == (contains, "////")
-    assert (len(sure.get_paths()), sure.get_hatch()) == (12 - contains, None)
-    assert texts(figure) == ["95 % interval contains zero", "no estimate (1)"]
+    grades = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
+    certain = np.maximum(frame["prob_positive"], 1.0 - frame["prob_positive"])
+    counts = [(certain >= 0.975).sum(), ((certain >= 0.8) & (certain < 0.975)).sum()]
+    counts.append(12 - sum(counts))  # the region without an estimate is among them
+    assert min(counts) > 0
+    assert [len(c.get_paths()) for c in grades] == counts
+    assert [c.get_hatch() for c in grades] == [None, None, "////"]
+    assert texts(figure)[0] == "sign with probability 0.975 or more"
+    assert texts(figure)[-1] == "no estimate (1)"
     assert figure.axes[1].get_xlabel() == "log change over 3 years"
-    first, last = sure.get_facecolors()[0], sure.get_facecolors()[-2]
+    first, last = grades[0].get_facecolors()[[0, -1]]
     assert first[2] > first[0]  # negative: purple
     assert last[0] > last[2]  # positive: orange
+    weak = grades[1].get_facecolors()[:, :3]
+    assert weak.min() > first[:3].min()  # the less certain, the paler
     draw(figure)
+
+
+def test_a_map_of_weights_draws_every_pair_once(synthetic_fit):
+    fit = synthetic_fit("clusters", geometry=True)
+    figure = plot_weights(fit)
+    pairs = fit.weights.matrix.nnz // 2
+    lines = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
+    assert len(lines[0].get_segments()) == pairs
+    assert texts(figure) == [f"neighbors ({pairs} pairs)"]
+    draw(figure)
+    with pytest.raises(FitError, match="without polygons or without weights"):
+        plot_weights(synthetic_fit("clusters"))
 
 
 def test_a_map_needs_geometry_and_estimates(synthetic_fit):
@@ -173,12 +199,74 @@ def test_residual_spread_and_predictions_compare_with_the_observed(synthetic_fit
     np.testing.assert_array_equal(observed.get_ydata(), frame["observed"])
     assert figure.axes[0].get_xlabel() == "employment in 2018"
     draw(figure)
-    figure = plot_predictive(fit, draws=20)
+    figure = plot_predictive(predictive_density(fit, draws=20), unit="log change")
     assert texts(figure) == ["replicated, 95 % of draws", "replicated, mean", "observed"]
     steps = next(p for p in figure.axes[0].patches if p.get_label() == "observed").get_data()
     inside = ((fit.design.y >= steps.edges[0]) & (fit.design.y <= steps.edges[-1])).mean()
     assert (steps.values * np.diff(steps.edges)).sum() == pytest.approx(inside)
     draw(figure)
+
+
+def test_calibration_is_level_where_probabilities_are_uniform():
+    pit = (np.arange(1000) + 0.5) / 1000
+    figure = plot_calibration(pd.DataFrame({"pit": pit}), bins=10)
+    (steps,) = [p for p in figure.axes[0].patches if p.get_label() == "rows, each left out"]
+    np.testing.assert_allclose(steps.get_data().values, 1.0)
+    hill = plot_calibration(pd.DataFrame({"pit": 0.25 + 0.5 * pit}), bins=4)
+    (steps,) = [p for p in hill.axes[0].patches if p.get_label() == "rows, each left out"]
+    np.testing.assert_allclose(steps.get_data().values, [0.0, 2.0, 2.0, 0.0])
+    draw(figure)
+
+
+def test_moran_by_scope_stands_on_what_independence_gives(synthetic_fit):
+    frame = residual_moran(synthetic_fit("clusters"), draws=30)
+    figure = plot_moran(frame)
+    ordered = frame.sort_values("p_value", kind="stable")
+    names = np.where(ordered["of"] == "effects", "region effects", ordered["scope"])
+    assert rows_of(figure) == names.tolist()
+    assert "without dependence, 95 %" in texts(figure)
+    draw(figure)
+    few = plot_moran(frame, limit=4)
+    assert len(rows_of(few)) == 4
+    assert f"{len(frame) - 4} more between" in few.axes[0].get_xlabel()
+
+
+def test_paths_of_convergence_fall_with_the_speed(synthetic_fit):
+    frame = convergence(synthetic_fit("clusters"))
+    paths = convergence_paths(frame, years=30.0, steps=4)
+    speed = frame.query("group == 'overall' and effect == 'speed'").iloc[0]
+    own = paths[paths["group"] == "overall"]
+    np.testing.assert_allclose(own["left"], np.exp(-speed["estimate"] * own["year"]))
+    np.testing.assert_allclose(own["ci_low"], np.exp(-speed["ci_high"] * own["year"]))
+    figure = plot_convergence_paths(paths)
+    by_speed = frame.query("effect == 'speed' and group != 'overall'").sort_values("estimate")
+    slowest, *_, fastest = by_speed["group"]
+    assert texts(figure) == [
+        "overall, 95 % interval", f"fastest: {fastest}", f"slowest: {slowest}",
+    ]  # fmt: skip
+    draw(figure)
+    with pytest.raises(FitError, match="no path of 'overall'"):
+        plot_convergence_paths(paths[paths["group"] != "overall"])
+
+
+def test_an_infinite_speed_leaves_nothing():
+    frame = by_group([0.02], overall=math.inf)
+    frame.loc[0, ["ci_low", "ci_high"]] = [0.5, math.inf]
+    own = convergence_paths(frame, years=10.0, steps=3).query("group == 'overall'")
+    assert own["left"].tolist() == [1.0, 0.0, 0.0]
+    assert own["ci_low"].tolist() == [1.0, 0.0, 0.0]
+    draw(plot_convergence_paths(convergence_paths(frame)))
+
+
+def test_ranks_are_points_with_intervals_first_on_top(synthetic_fit):
+    ranks = rank_levels(synthetic_fit("clusters"), "region")
+    figure = plot_ranks(ranks)
+    assert rows_of(figure) == ranks["group"].tolist()
+    assert figure.axes[0].get_xlabel() == "rank among 12"
+    assert texts(figure)[0] == "mean rank, 95 % interval"
+    draw(figure)
+    with pytest.raises(FitError, match="no ranks"):
+        plot_ranks(ranks.iloc[:0])
 
 
 def test_ranks_of_a_chain_that_is_elsewhere_stand_out(synthetic_fit):

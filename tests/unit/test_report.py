@@ -1,9 +1,7 @@
 """The report is one page that asks for nothing, hides nothing, and says what the frames say."""
 
-import base64
 import math
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -14,14 +12,17 @@ from spatialclusters.effects import coefficients, convergence, group_effects, sp
 from spatialclusters.errors import FitError
 from spatialclusters.frequentist import fit_frequentist
 from spatialclusters.processes import dependence_names
+from spatialclusters.rankings import rank_levels
 from spatialclusters.reporting import build, write_report
-from spatialclusters.reporting.text import decimals_for
+from spatialclusters.reporting.results import Results
 from spatialclusters.result import Fit
 from spatialclusters.spillovers import impacts
+from tests.pages import Page, drawings, number, part
 
 SECTIONS = (
-    "headline", "contents", "coefficients", "convergence", "specialization", "regions", "fit",
-    "frequentist", "data", "weights", "model", "computation", "reproduction",
+    "coefficients", "convergence", "specialization", "impacts", "groups", "regions", "checks", "fit",
+    "ladder", "frequentist", "sensitivity", "data", "weights", "model", "priors", "computation",
+    "reproduction", "guidelines",
 )  # fmt: skip
 VARIANTS = ("clusters", "student", "noise by cluster", "fixed", "regions", "plain")
 STRUCTURES = {
@@ -32,64 +33,6 @@ EVIL = (
     "<script>alert(1)</script>", "长三角产业集群 $x_1$", "_" + "y" * 299, "\"><img src=x onerror=a>",
     "{{ 7*7 }}", "a\u202eb", "C6", "C7", "C8",
 )  # fmt: skip
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.ids, self.tables, self.spoken = [], [], {}, ""
-        self._row, self._caption, self._open = None, "", []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append((tag, attrs))
-        self._open.append(tag)
-        if "id" in attrs:
-            self.ids.append(attrs["id"])
-        if tag == "caption":
-            self._caption = ""
-        if tag == "tr":
-            self._row = []
-        if tag in ("td", "th") and self._row is not None:
-            self._row.append("")
-
-    def handle_endtag(self, tag):
-        while self._open and self._open.pop() != tag:
-            pass
-        if tag == "caption":
-            self.tables[self._caption] = []
-        if tag == "tr":
-            self.tables[self._caption].append(self._row)
-            self._row = None
-
-    def handle_data(self, data):
-        if "style" in self._open:
-            return
-        self.spoken += data
-        if "caption" in self._open:
-            self._caption += data
-        elif self._row and {"td", "th"} & set(self._open):
-            self._row[-1] += data
-
-    def table(self, start):
-        return next(rows for caption, rows in self.tables.items() if caption.startswith(start))
-
-    def images(self):
-        return [attrs for tag, attrs in self.tags if tag == "img"]
-
-
-def part(text, name):
-    """Return the text of one section."""
-    return re.search(rf'<section[^>]*aria-labelledby="{name}".*?</section>', text, re.DOTALL)[0]
-
-
-def drawings(page):
-    """Return the SVG images of a page as text."""
-    sources = [image["src"] for image in page.images() if "svg" in image["src"]]
-    return [base64.b64decode(source.partition(",")[2]).decode() for source in sources]
 
 
 @pytest.fixture(scope="module")
@@ -118,22 +61,18 @@ def evil(written):
     return written("clusters", labels=EVIL)
 
 
-def number(text):
-    plain = text.replace("−", "-").replace(",", "").replace("∞", "inf")
-    return math.nan if plain == "—" else float(plain)
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_kind_of_model_has_every_section(written, variant):
     spatial = variant != "plain"
     text = written(variant, weights=spatial)
     page = Page(text)
-    assert sorted(page.ids) == sorted(SECTIONS)
+    assert page.ids == ["contents", "headline", *SECTIONS]
     assert len(text) < 3e6
     assert all(image["alt"].strip() for image in page.images())
-    assert len(page.images()) >= 4
+    assert len(page.images()) >= 7
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
-    assert links == [f"#{name}" for name in page.ids if name not in ("headline", "contents")]
+    assert links[: len(SECTIONS)] == [f"#{name}" for name in SECTIONS]
+    assert {link.removeprefix("#") for link in links} <= set(page.ids)
     assert "nan" not in re.findall(r"[a-z]+", page.spoken.lower())
     assert ("without spatial weights" in page.spoken) == (not spatial)
 
@@ -182,36 +121,46 @@ def test_the_same_fit_gives_the_same_bytes(synthetic_fit, tmp_path, text):
 def test_a_failed_verdict_is_in_the_headline(written, variant):
     good = part(written(variant, weights=variant != "plain"), "headline")
     assert "Do not report" not in good
-    assert "checks passed" in good
+    assert "The sampling converged: all" in good
     bad = part(written(variant, sick=True), "headline")
     assert "Do not report these numbers." in bad
     assert "sigma" in bad
-    assert "checks passed" not in bad
+    assert "The sampling converged" not in bad
     assert "FAILED" in part(written(variant, sick=True), "computation")
 
 
 def test_numbers_are_those_of_the_frames(synthetic_fit, text):
     fit, page = synthetic_fit("clusters", geometry=True), Page(text)
     frame = coefficients(fit)
-    rows = page.table("Coefficients in")[1:] + page.table("Standard deviations")[1:]
-    ordered = [*frame.query("effect == 'coefficient'").itertuples(),
-               *frame.query("effect != 'coefficient'").itertuples()]  # fmt: skip
-    assert [row[0].split(":")[0] for row in rows] == [each.term for each in ordered]
-    for row, each in zip(rows, ordered, strict=True):
-        low, high = row[3].strip("[]").split(", ")
+    rows = [row for start in ("Coefficients in", "Dummies of zeros", "How much levels")
+            for row in page.table(start)[1:]]  # fmt: skip
+    by_name = {row[0]: row[1:] for row in rows}
+    assert len(by_name) == len(frame)
+    for each in frame.itertuples():
+        name = f"{each.term}: {each.group}" if each.group else each.term
+        estimate, sd, ends, chance, ess, r_hat = by_name[name]
+        decimals = len(sd.partition(".")[2])
+        assert 10.0**-decimals <= each.std_error  # two digits of the sd, at least
+        shown = [number(cell) for cell in (estimate, sd, *ends.strip("[]").split(", "))]
         exact = (each.estimate, each.std_error, each.ci_low, each.ci_high)
-        half_unit = 0.5000001 * 10.0 ** -decimals_for(each.std_error)
-        shown = [number(cell) for cell in (row[1], row[2], low, high)]
-        assert shown == pytest.approx(exact, abs=half_unit)
-        assert [number(cell) for cell in row[6].split(", ")] == pytest.approx(
-            (each.ess_bulk, each.ess_tail), abs=0.51
+        assert shown == pytest.approx(exact, abs=0.5000001 * 10.0**-decimals)
+        assert (chance == "—") == (each.effect == "sd")
+        assert number(ess) == pytest.approx(min(each.ess_bulk, each.ess_tail), abs=0.51)
+        assert number(r_hat) == pytest.approx(each.r_hat, abs=0.00051)
+    errors = {row[0]: row[1:] for row in page.table("Monte Carlo error")[1:]}
+    for each in frame.itertuples():
+        name = f"{each.term}: {each.group}" if each.group else each.term
+        mcse, share, bulk, tail, _, verdict = errors[name]
+        assert number(mcse) == pytest.approx(each.mcse, rel=0.06)
+        assert number(share) == pytest.approx(100.0 * each.mcse / each.std_error, abs=0.051)
+        assert [number(bulk), number(tail)] == pytest.approx(
+            [each.ess_bulk, each.ess_tail], abs=0.51
         )
-        assert number(row[7]) == pytest.approx(each.r_hat, abs=0.00051)
-        assert row[8] == each.verdict
+        assert verdict == each.verdict
 
 
 def test_the_headline_is_convergence_in_points_a_year(synthetic_fit, text):
-    fit, box = synthetic_fit("clusters", geometry=True), part(text, "headline")
+    fit, box = synthetic_fit("clusters", geometry=True), Page(part(text, "headline")).spoken
     frame = convergence(fit).query("group == 'overall'").set_index("effect")
     change = -100.0 * math.log(1.1) / 3.0 * frame["estimate"]["change"]
     found = re.search(
@@ -223,7 +172,7 @@ def test_the_headline_is_convergence_in_points_a_year(synthetic_fit, text):
     per_sd = specialization(fit).query("group == 'overall' and effect == 'per_sd'")["estimate"]
     found = re.search(r"log\(neighbor_strength\) goes with ([\d.]+) points of annual growth", box)
     assert float(found[1]) == pytest.approx(per_sd.item(), rel=0.02)
-    assert "log(cluster_level) negative (probability &gt; 0.999)" in box
+    assert "log(cluster_level) negative (probability > 0.999)" in box
 
 
 def test_tables_by_group_hold_every_group(synthetic_fit, text):
@@ -235,22 +184,30 @@ def test_tables_by_group_hold_every_group(synthetic_fit, text):
         expected["estimate"].tolist(), abs=6e-4
     )
     by_region = page.table("The region effect by region")[1:]
-    effects = group_effects(fit, "region")
+    effects = group_effects(fit, "region").sort_values("estimate", ascending=False)
+    assert [row[0] for row in by_region] == effects["group"].tolist()
     assert [number(row[1]) for row in by_region] == pytest.approx(
         effects["estimate"].tolist(), abs=6e-4
     )
+    ranks = page.table("Ranks of regions")[1:]
+    expected = rank_levels(fit, "region")
+    assert [row[0] for row in ranks] == expected["group"].tolist()
+    assert [number(row[1]) for row in ranks] == pytest.approx(expected["rank"].tolist(), abs=0.051)
 
 
 def test_the_regressions_stand_beside_the_posterior(synthetic_fit, text):
     fit, page = synthetic_fit("clusters", geometry=True), Page(text)
     frequentist = fit_frequentist(fit)
-    rows = page.table("Estimates on the same rows")
-    assert rows[0][2:] == ["fixed effects", "OLS"]
-    ols = frequentist.estimates.query("estimator == 'OLS' and effect == 'coefficient'")
-    ols = ols.set_index("term")["estimate"]
-    shown = {row[0]: number(row[3].split(" ")[0]) for row in rows[1:]}
+    rows = page.table("Estimates on the same rows")[1:]
+    known = frequentist.estimates.query("effect == 'coefficient'").set_index(["term", "estimator"])
     for term in ("log(cluster_level)", "log(neighbor_strength)"):
-        assert shown[term] == pytest.approx(ols[term], abs=6e-4)
+        mine = {row[1]: row for row in rows if row[0] == term}
+        assert list(mine) == ["posterior", "fixed effects", "OLS"]
+        for name in ("fixed effects", "OLS"):
+            estimate, error = known.loc[(term, name), ["estimate", "std_error"]]
+            assert number(mine[name][2]) == pytest.approx(estimate, abs=6e-4)
+            gap = (number(mine["posterior"][2]) - estimate) / error
+            assert number(mine[name][5]) == pytest.approx(gap, abs=0.2)
     assert all(note in page.spoken for note in frequentist.notes)
     assert "Moran's I of the OLS residuals" in page.spoken
 
@@ -258,7 +215,7 @@ def test_the_regressions_stand_beside_the_posterior(synthetic_fit, text):
 def test_gaps_in_the_data_are_counted(text):
     page = Page(text)
     assert page.table("Cells by year")[1] == [
-        "2018", "108", "105 (97.2 %)", "0 (0.0 %)", "1 (0.9 %)", "2 (1.9 %)",
+        "2018", "108", "105", "97.2 %", "0", "0.0 %", "1", "0.9 %", "2", "1.9 %",
     ]  # fmt: skip
     assert "an absent cell counts as zero" in page.spoken
     assert "a withheld cell counts as zero" in page.spoken
@@ -319,9 +276,8 @@ def lagged(synthetic_fit, tmp_path_factory):
 
 def test_impacts_are_a_section_where_there_are_lags(lagged):
     for (_, outcome), (_, page) in lagged.items():
-        ids = Page(page).ids
-        assert sorted(ids) == sorted(SECTIONS + (("impacts",) if outcome != "sem" else ()))
-        assert ("direct impact" in page) == (outcome != "sem")
+        assert ("The direct impact is what" in page) == (outcome != "sem")
+        assert ("nothing in the model passes from one row" in page) == (outcome == "sem")
         assert all(image["alt"].strip() for image in Page(page).images())
     fit, page = lagged["clusters", "sar"]
     section, frame = part(page, "impacts"), impacts(fit)
@@ -341,6 +297,7 @@ def test_impacts_are_a_section_where_there_are_lags(lagged):
 def test_convergence_is_direct_and_common(lagged):
     fit, page = lagged["clusters", "sar"]
     frame = convergence(fit).query("effect == 'change'").set_index("group")["estimate"]
+    text = Page(page).spoken
     rows = {row[0]: number(row[2]) for row in Page(page).table("Convergence overall")[1:]}
     assert rows["log(cluster_level): total change"] == pytest.approx(frame["overall"], abs=6e-4)
     name = "log(cluster_level): total change, if all are higher"
@@ -350,7 +307,7 @@ def test_convergence_is_direct_and_common(lagged):
     assert groups == [f"Cluster {k}" for k in range(1, 10)]
     found = re.search(
         r"A region-cluster that alone had 10 % more cluster_level in 2018 grew by ([\d.]+) points a "
-        r"year less \[[\d., ]+\]. Where all had it, each grew by ([\d.]+) points", page)  # fmt: skip
+        r"year less \[[\d., ]+\]. Where all had it, each grew by ([\d.]+) points", text)  # fmt: skip
     factor = -100.0 * math.log(1.1) / 3.0
     assert float(found[1]) == pytest.approx(factor * frame["overall"], abs=6e-4)
     assert float(found[2]) == pytest.approx(factor * frame["common"], abs=6e-4)
@@ -361,7 +318,8 @@ def test_the_headline_of_a_model_without_roles_is_its_impacts(lagged):
     fit, page = lagged["plain", "sac"]
     frame = impacts(fit).set_index(["term", "effect"])["estimate"]
     found = re.search(r"One unit more distance in one region goes with ([\d.]+) crime more \[.*?\] "
-                      r"there, and ([\d.]+) crime more", part(page, "headline"))  # fmt: skip
+                      r"there, and ([\d.]+) crime more",
+                      Page(part(page, "headline")).spoken)  # fmt: skip
     assert float(found[1]) == pytest.approx(frame["distance", "direct"], abs=6e-4)
     assert float(found[2]) == pytest.approx(frame["distance", "indirect"], abs=6e-4)
     plain = part(lagged["plain", "sem"][1], "headline")
@@ -369,10 +327,10 @@ def test_the_headline_of_a_model_without_roles_is_its_impacts(lagged):
 
 
 def test_parameters_of_dependence_are_named(lagged):
-    names = [row[0] for row in Page(lagged["clusters", "sar"][1]).table("Standard deviations")]
+    names = [row[0] for row in Page(lagged["clusters", "sar"][1]).table("How much levels")]
     assert "rho: factor of the neighbors' response" in names
     assert "phi(region): share of the variance that neighbors share" in names
-    names = [row[0] for row in Page(lagged["plain", "sac"][1]).table("Standard deviations")]
+    names = [row[0] for row in Page(lagged["plain", "sac"][1]).table("How much levels")]
     assert "lambda: factor of the neighbors' noise" in names
 
 
@@ -384,8 +342,9 @@ def test_residuals_are_the_noise_of_the_process(lagged):
     mean = mean + fit.draws("coefficient") @ (fit.design.X - fit.design.X.mean(axis=0)).T
     error = y - rho * (L @ y) - mean
     noise = error - lam * (error @ L.T)
-    rows = Page(page).table("The residual by region")[1:]
-    assert [number(row[1]) for row in rows] == pytest.approx(noise.mean(axis=(0, 1)), abs=6e-3)
+    rows = {row[0]: number(row[1]) for row in Page(page).table("The residual by region")[1:]}
+    found = [rows[region] for region in fit.design.data["row_region"].values]
+    assert found == pytest.approx(noise.mean(axis=(0, 1)), abs=6e-3)
 
 
 @pytest.mark.parametrize(
@@ -405,21 +364,19 @@ def test_residuals_are_the_noise_of_the_process(lagged):
 def test_the_model_section_states_the_process(synthetic_fit, outcome, structure, equations, told):
     from spatialclusters.reporting.sections import model_section, weights_section
 
-    fit = spatial(synthetic_fit("clusters"), outcome, structure)
-    blocks = model_section(fit).blocks
+    results = Results(spatial(synthetic_fit("clusters"), outcome, structure), None)
+    blocks = model_section(results).blocks
     lines = [
         re.sub("<[^>]*>", "", str(b.text)) for b in blocks if getattr(b, "tone", "") == "equation"
     ]
     for expected in equations:
         assert any(expected in line for line in lines), (expected, lines)
-    text = " ".join(b.text for b in blocks if getattr(b, "tone", "") == "plain")
+    text = " ".join(str(b.text) for b in blocks if getattr(b, "tone", "") == "plain")
     assert told in text if told else "neighbor" not in text
     assert ("less rho times" in text) == (outcome in ("sar", "sac"))
     groups = next(b for b in blocks if getattr(b, "caption", "") == "Groups")
     assert groups.rows[0][groups.columns.index("spatial structure")] == STRUCTURES[structure]
-    said = " ".join(
-        getattr(b, "text", "") for b in weights_section(fit).blocks if b.kind == "paragraph"
-    )
+    said = " ".join(str(b.text) for b in weights_section(results).blocks if b.kind == "paragraph")
     assert ("lag() connects 105 region-clusters in 9 connected" in said) == (outcome != "none")
 
 
@@ -427,12 +384,12 @@ def test_works_that_are_not_in_the_bibliography_do_not_stop_the_report(
     synthetic_fit, monkeypatch, tmp_path
 ):
     from spatialclusters.errors import SpecError
-    from spatialclusters.reporting import sections
+    from spatialclusters.reporting.sections import reproduction
 
     def refuse(spec):
         raise SpecError("cite: got 'Nobody1900'")
 
-    monkeypatch.setattr(sections, "citation", refuse)
+    monkeypatch.setattr(reproduction, "citation", refuse)
     path = write_report(synthetic_fit("plain", weights=False), path=tmp_path / "report.html")
     assert "cite: got &#39;Nobody1900&#39;" in path.read_text("utf-8")
 

@@ -29,6 +29,7 @@ from spatialclusters.reporting.values import (
     number,
     percent,
     probability,
+    quoted,
     say,
 )
 from spatialclusters.residuals import regional_residuals, residual_moran
@@ -160,13 +161,13 @@ def _spread(results: Results, unit: str) -> Iterator[Block]:
     what = f"{growth.variable} in {growth.from_year}" if growth else f"expected {unit}"
     outside = [str(decile) for decile in spread.loc[~spread["inside"], "decile"]]
     sentence = say(
-        "Rows are split into {} equal groups by {}. The observed spread of residuals lies inside "
-        "its 95 % predictive interval in {} of {}{}.",
+        "Rows are split into {} equal groups by {}. The spread of residuals lies inside the 95 % "
+        "interval of what the noise of the model would give in {} of {}{}.",
         count(parts),
         what,
         count(parts - len(outside)),
         count(parts),
-        f"; not in group {', '.join(outside)} (1 is the smallest)" if outside else "",
+        quoted(f"; not in group {', '.join(outside)} (1 is the smallest)") if outside else "",
     )
     yield Paragraph("Spread of residuals by size", "subhead")
     yield picture(
@@ -175,7 +176,7 @@ def _spread(results: Results, unit: str) -> Iterator[Block]:
         f"Standard deviation of residuals by {what}, observed and predicted, in {unit}.",
         data=spread,
     )
-    yield Paragraph(sentence, "bad" if len(outside) > 1 else "plain")
+    yield Paragraph(sentence, "bad" if len(outside) > 2 else "plain")
     rows: list[tuple[Shown, ...]] = []
     for row in spread.to_dict("records"):
         digits = decimals_for((row["ci_high"] - row["ci_low"]) / 4)

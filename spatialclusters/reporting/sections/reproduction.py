@@ -9,6 +9,7 @@ from spatialclusters.catalogue import citation
 from spatialclusters.errors import SpecError
 from spatialclusters.reporting.blocks import Block, Code, Paragraph, Section, Table
 from spatialclusters.reporting.results import Results
+from spatialclusters.reporting.values import quoted, say
 from spatialclusters.result import Fit
 
 __all__ = ["reproduction_section"]
@@ -28,8 +29,12 @@ def reproduction_section(results: Results) -> Section:
         Paragraph(f"Save the model file below as {fit.spec.name}.toml and run:"),
         Code(_command(fit)),
         Paragraph(
-            f"Version {known['version']}, seed {known['settings']['seed']}. The same versions (listed "
-            "in Computation) on the same machine give the same draws, bit by bit."
+            say(
+                "Version {}, seed {}. The same versions (listed in Computation) on the same machine "
+                "give the same draws, bit by bit.",
+                str(known["version"]),
+                quoted(str(known["settings"]["seed"])),
+            )
         ),
         Code(fit.tree.attrs["model"], folded=f"The model file, {fit.spec.name}.toml"),
         Table("SHA-256 digests", ("of", "digest"), digests, "Digests"),
