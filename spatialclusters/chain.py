@@ -8,6 +8,7 @@ compiled function, so its bits depend neither on the other chains nor on where i
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -22,12 +23,16 @@ __all__ = ["block_files", "run_chain"]
 
 
 def block_files(folder: Path, chain: int) -> list[Path]:
-    """Return the checkpoint files of a chain in order."""
-    return sorted((folder / f"chain-{chain}").glob("block-*.npz"))
+    """Return the checkpoint files of a chain in order, up to the first that is missing."""
+    found = sorted((folder / f"chain-{chain}").glob("block-*.npz"))
+    return [path for i, path in enumerate(found) if path.name == f"block-{i:06d}.npz"]
 
 
-def run_chain(folder: Path, chain: int) -> None:
+def run_chain(folder: Path, chain: int, parent: int | None = None) -> None:
     """Run chain ``chain`` of the job in ``folder`` to its end, from its last checkpoint.
+
+    It ends itself when ``parent``, the process that waits for it, has ended: nobody else would,
+    and whoever resumes the job runs the same chain.
 
     Raises
     ------
@@ -48,6 +53,8 @@ def run_chain(folder: Path, chain: int) -> None:
     target = folder / f"chain-{chain}"
     target.mkdir(exist_ok=True)
     for at in range(len(done) * BLOCK, total, BLOCK):
+        if parent is not None and os.getppid() != parent:
+            return
         states = jax.block_until_ready(program.steps(state))
         state = [x[-1] for x in states]
         stepped = time.process_time()
@@ -70,4 +77,4 @@ def _restored(saved: dict[str, np.ndarray]) -> list[Any]:
 
 
 if __name__ == "__main__":
-    run_chain(Path(sys.argv[1]), int(sys.argv[2]))
+    run_chain(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -22,9 +22,12 @@ __all__ = [
     "constant_within",
     "evaluate_terms",
     "group_entries",
+    "is_constant",
     "within",
 ]
 
+_LARGEST: Final = 1e100  # size of a column whose variance is still a number
+_ROUNDING: Final = 1e-12  # relative to the largest value: what varies by less is rounding
 _CONSTANT: Final = 1e-10  # relative variance below which a column counts as constant
 _RANK: Final = 1e-8  # relative singular value below which columns count as collinear
 
@@ -162,6 +165,17 @@ def blended_columns(
     return found
 
 
+def is_constant(values: np.ndarray) -> bool:
+    """Whether values are equal, but for what rounding does to them.
+
+    Examples
+    --------
+    >>> is_constant(np.array([0.1 + 0.2, 0.3])), is_constant(np.array([1e9, 1e9 + 1.0]))
+    (True, False)
+    """
+    return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())
+
+
 def constant_within(values: np.ndarray, codes: np.ndarray) -> bool:
     """Whether a column does not vary inside the levels of a factor."""
     mean = np.bincount(codes, values) / np.bincount(codes)
@@ -204,7 +218,16 @@ def check_columns(
     SpecError
         Naming the columns and what to do.
     """
-    flat = [label for label, column in zip(labels, X.T, strict=True) if np.ptp(column) == 0.0]
+    size = np.abs(X).max(axis=0)
+    beyond = ~(size < _LARGEST) | ((size > 0) & (size < 1 / _LARGEST))
+    if beyond.any():
+        names = [label for label, wrong in zip(labels, beyond, strict=True) if wrong]
+        msg = (
+            f"formula: got columns of a size of {listing(f'{s:.3g}' for s in size[beyond])}: "
+            f"{listing(names)}; expected 0, or 1e-100 to 1e100. Change units of the variables."
+        )
+        raise SpecError(msg)
+    flat = [label for label, column in zip(labels, X.T, strict=True) if is_constant(column)]
     if flat:
         msg = f"formula: got columns that do not vary in the sample: {listing(flat)}. Remove them."
         raise SpecError(msg)

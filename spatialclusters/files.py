@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,6 +49,16 @@ def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what :func:`write_arrays` wrote; numbers only."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    """Read what :func:`write_arrays` wrote; numbers only.
+
+    Raises
+    ------
+    OSError
+        The file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as cause:
+        msg = f"{path.parent.name}/{path.name} is damaged: delete it, and it is made again"
+        raise OSError(msg) from cause

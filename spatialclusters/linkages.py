@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from spatialclusters.errors import PanelError, listing, suggestion
-from spatialclusters.tables import read_table
+from spatialclusters.tables import out_of_range, read_table
 
 __all__ = ["read_linkages"]
 
@@ -127,10 +127,10 @@ def _weights(frame: pd.DataFrame, strengths: Mapping[str, float] | None) -> np.n
         )
         raise PanelError(msg)
     weight = numbers.to_numpy(np.float64)
-    bad = ~np.isfinite(weight) | (weight < 0.0)
+    bad = ~np.isfinite(weight) | (weight < 0.0) | out_of_range(weight)
     if bad.any():
         msg = (
-            f"linkages: got weights that are missing, infinite or negative in rows "
+            f"linkages: got weights that are missing, infinite, too large or negative in rows "
             f"{listing(np.flatnonzero(bad))}; expected numbers of at least 0."
         )
         raise PanelError(msg)

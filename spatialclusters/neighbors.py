@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["contiguity", "distance_band", "distance_decay", "knn", "parse_weights"]
 
 _TIE = 1e-9  # relative: rounding leaves equal distances some 1e-13 apart
+_SHORTEST, _LONGEST = 1e-6, 1e9  # distances that a model file can hold
 _ROUNDING = 1e-12  # relative: a distance this close to the threshold is at it
 
 
@@ -141,8 +142,9 @@ def distance_band(panel: Panel, threshold: float, *, row_standardize: bool = Tru
     """
     from scipy.spatial import KDTree
 
-    if not (math.isfinite(threshold) and threshold > 0):
-        msg = f"distance weights: got threshold {threshold}; expected a positive number."
+    if not _SHORTEST <= threshold < _LONGEST:
+        expected = f"a number from {_SHORTEST:g} to {_LONGEST:g}"
+        msg = f"distance weights: got threshold {threshold}; expected {expected}."
         raise WeightsError(f"{msg} Write for example distance:150.")
     centroids = region_centroids(panel.geometry, panel.regions)
     points, notes = centroids.points, list(centroids.notes)
@@ -153,7 +155,9 @@ def distance_band(panel: Panel, threshold: float, *, row_standardize: bool = Tru
         far = float(centroids.distance(tree.query(points, k=2)[0][:, 1]).max())
         notes.append(f"From threshold {far:.6g} up every region has a neighbor.")
     links = focal, neighbor, np.ones(len(focal))
-    return build_weights(panel.regions, links, f"distance:{threshold:g}", notes, row_standardize)
+    return build_weights(
+        panel.regions, links, f"distance:{_decimal(threshold)}", notes, row_standardize
+    )
 
 
 def distance_decay(
@@ -208,9 +212,9 @@ def distance_decay(
     for wrong, got, expected in (
         (form not in ("power", "exponential"), f"form {form!r}", "'power' or 'exponential'"),
         (
-            not (math.isfinite(cutoff_km) and cutoff_km > 0),
+            not _SHORTEST <= cutoff_km < _LONGEST,
             f"cutoff {cutoff_km}",
-            "a positive number of km, as in decay-power:300",
+            f"a number of km from {_SHORTEST:g} to {_LONGEST:g}, as in decay-power:300",
         ),
         (not (0.0 <= low < high < math.inf), f"delta in ({low:g}, {high:g})", "0 <= low < high"),
     ):
@@ -237,7 +241,7 @@ def distance_decay(
             f"{counted(alone, 'region')} without neighbors; from cutoff {far:.6g} up there is none."
         )
     blend = Decay(form, distances, float(cutoff_km), unit, (low, high))
-    kind = f"decay-{form}:{cutoff_km:g}"
+    kind = f"decay-{form}:{_decimal(cutoff_km)}"
     return Weights(tuple(panel.regions), blend.reference(), kind, True, tuple(notes), blend)
 
 
@@ -270,22 +274,33 @@ def parse_weights(text: str, panel: Panel, *, row_standardize: bool = True) -> W
         return contiguity(panel, rook=name == "rook", row_standardize=row_standardize)
     if name in ("knn", "distance", "decay-power", "decay-exponential"):
         try:
-            size = int(number) if name == "knn" else float(number)
+            size = int(number[:20]) if name == "knn" else float(number)
         except ValueError as cause:
-            msg = f"--weights: got {text!r}; expected a number as in {name}:5. Correct it."
+            msg = f"--weights: got {listing([text])}; expected a number as in {name}:5. Correct it."
             raise WeightsError(msg) from cause
         if name == "knn":
             return knn(panel, int(size), row_standardize=row_standardize)
         if name == "distance":
             return distance_band(panel, size, row_standardize=row_standardize)
         if not row_standardize:
-            msg = f"--weights: got {text!r} without row-standardization; expected it."
+            msg = f"--weights: got {listing([text])} without row-standardization; expected it."
             raise WeightsError(f"{msg} Leave out --no-row-standardize.")
         return distance_decay(panel, size, "power" if name == "decay-power" else "exponential")
     if Path(text).suffix.lower() in (".gal", ".csv", ".parquet"):
         return align(read_weights(text, row_standardize=row_standardize), panel.regions)
     known = ["queen", "rook", "knn:K", "distance:KM", "decay-power:KM", "decay-exponential:KM"]
     raise WeightsError(
-        f"--weights: got {text!r}; expected {', '.join(known)} or a .gal, .csv or "
+        f"--weights: got {listing([text])}; expected {', '.join(known)} or a .gal, .csv or "
         f".parquet file.{suggestion(name, known)} Correct it."
     )
+
+
+def _decimal(number: float) -> str:
+    """Write a distance so that a model file can hold it and nothing is lost.
+
+    Examples
+    --------
+    >>> _decimal(150.0), _decimal(1234567.25)
+    ('150', '1234567.25')
+    """
+    return f"{number:.9f}".rstrip("0").rstrip(".")

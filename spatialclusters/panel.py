@@ -9,6 +9,7 @@ file says).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,16 @@ import pandas as pd
 import xarray as xr
 
 from spatialclusters.errors import PanelError, listing, suggestion
-from spatialclusters.tables import COUNT, IDS, SUFFIXES, must_be_numbers, read_table
+from spatialclusters.shapes import match_shapes
+from spatialclusters.tables import (
+    COUNT,
+    IDS,
+    LARGEST,
+    SUFFIXES,
+    must_be_numbers,
+    out_of_range,
+    read_table,
+)
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -34,6 +44,7 @@ _RESERVED: Final = _OWN | {*IDS, "year"}
 _NUMBERS: Final = frozenset(
     {"boolean", "decimal", "empty", "floating", "integer", "mixed-integer-float"}
 )
+_MOST_CELLS: Final = 200_000_000  # with their years: 1.6 GB for each variable
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,7 +63,7 @@ class Panel:
     geometry
         Region polygons or points indexed by region id, or None.
     provenance
-        Source, SHA-256 digest of its content, row count, and what was ignored.
+        Source, SHA-256 digest of its content, row count, and which columns were ignored.
     """
 
     data: xr.Dataset
@@ -110,6 +121,11 @@ class Panel:
         PanelError
             The panel has no such variable.
         """
+        if variable in self.provenance.get("ignored", ()):
+            msg = (
+                f"panel: got text in column {variable!r}; expected numbers or nothing. Correct it."
+            )
+            raise PanelError(msg)
         if variable not in self.variables:
             msg = (
                 f"panel: got no variable {variable!r}; expected one of {listing(self.variables)}."
@@ -192,8 +208,8 @@ def read_panel(
         or pairs ``x_start``/``x_end``, or neither for a cross-section; any other
         numeric columns. Ids must be strings.
     regions
-        Region polygons or points: a file that geopandas reads, or a
-        GeoDataFrame, with a column ``region``. Optional.
+        Region polygons or points with a column ``region``: a file (GeoJSON, GeoPackage,
+        shapefile, FlatGeobuf, GeoParquet), or a GeoDataFrame. Optional.
     rename
         Names that the package expects, mapped to the columns of the table:
         ``{"employment": "emp"}``.
@@ -226,17 +242,28 @@ def read_panel(
     _validate(frame, keys, numeric)
     ignored = [c for c in frame.columns if c not in numeric and c not in (*keys, "cluster")]
     data = _arrays(frame, keys, [c for c in numeric if c != "year"])
-    geometry, notes = (None, []) if regions is None else _geometry(regions, data["region"].values)
+    geometry, notes = (
+        (None, []) if regions is None else match_shapes(regions, data["region"].values)
+    )
     if ignored:
         notes.append(f"text columns ignored: {listing(ignored)}")
     for note in notes:
         _LOG.info("panel: %s", note)
+    if twice := _same_numbers(data["region"].values):
+        notes.append(
+            f"regions that differ by leading zeros only count as several: {listing(twice)}"
+        )
+        _LOG.warning("panel: %s", notes[-1])
     provenance = {"source": origin, "digest": digest, "rows": len(frame), "notes": notes}
+    if ignored:
+        provenance["ignored"] = ignored
     made_from = attributes.get("spatialclusters")
-    if isinstance(made_from, Mapping):  # a table that `sources.to_panel` made
-        notes += [str(note) for note in made_from.get("notes", ())]
-        provenance["origins"] = list(made_from.get("origins", ()))
-        provenance["withheld"] = dict(made_from.get("withheld", {}))
+    if isinstance(made_from, Mapping):  # a table that `sources.to_panel` made, or says so
+        told, origins = made_from.get("notes"), made_from.get("origins")
+        notes += [str(note) for note in told] if isinstance(told, list | tuple) else []
+        provenance["origins"] = list(origins) if isinstance(origins, list | tuple) else []
+        withheld = made_from.get("withheld")
+        provenance["withheld"] = dict(withheld) if isinstance(withheld, Mapping) else {}
     return Panel(data=data, geometry=geometry, provenance=provenance)
 
 
@@ -287,6 +314,14 @@ def _keys(frame: pd.DataFrame) -> list[str]:
     return ["region", *unit, *(["year"] if "year" in frame.columns else [])]
 
 
+def _same_numbers(regions: np.ndarray) -> list[str]:
+    """Return ids of digits that are the same number, as if some had lost a zero."""
+    bare: dict[str, list[str]] = {}
+    for value in filter(str.isdecimal, map(str.strip, regions)):
+        bare.setdefault(value.lstrip("0"), []).append(value)
+    return [value for same in bare.values() if len(same) > 1 for value in same]
+
+
 def _is_numeric(values: pd.Series[Any], name: str) -> bool:
     if name in IDS:
         return False
@@ -311,9 +346,14 @@ def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
         lambda v: not isinstance(v, str), element_wise=True, name="numbers must not be text"
     )
     finite = pa.Check(lambda s: ~np.isinf(s.astype(float)), name="numbers must be finite")
+    usable = pa.Check(
+        lambda s: np.isinf(s.astype(float)) | ~out_of_range(s.astype(float)), name=_SIZE
+    )
     positive = pa.Check(lambda s: ~(s < 0), name="counts must not be negative")
     whole = pa.Check(
-        lambda s: s.notna() & (s % 1 == 0), ignore_na=False, name="years must be whole numbers"
+        lambda s: (s % 1 == 0) & s.between(1, 9999),
+        ignore_na=False,
+        name="years must be whole numbers",
     )
     storable = pa.Check(
         lambda v: "\0" not in str(v), element_wise=True, name="ids must not hold NUL characters"
@@ -325,7 +365,7 @@ def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
         if name not in numeric and must_be_numbers(name):
             columns[name] = pa.Column(checks=[number], nullable=True)
     for name in numeric:
-        checks = [finite, positive] if COUNT.fullmatch(name) else [finite]
+        checks = [finite, usable, *([positive] if COUNT.fullmatch(name) else [])]
         columns[name] = pa.Column(checks=[whole] if name == "year" else checks, nullable=True)
     nested = "industry" in keys and "cluster" in frame.columns
     frame_checks = [
@@ -351,6 +391,7 @@ def _one_cluster(frame: pd.DataFrame) -> pd.Series[bool]:
     return counts == 1
 
 
+_SIZE: Final = f"numbers must be 0 or of a size from {1 / LARGEST:g} to {LARGEST:g}"
 _REMEDIES: Final = {
     "ids must be strings that are not empty": "Read the ids as text: 06 and 6 are different regions.",
     "clusters must be strings or nothing": "Read the labels as text.",
@@ -358,6 +399,7 @@ _REMEDIES: Final = {
     "cells must be unique": "Keep one row per cell; sum or remove the duplicates.",
     "counts must not be negative": "Leave withheld cells empty; codes such as -9 are not numbers.",
     "numbers must be finite": "Leave unknown values empty.",
+    _SIZE: "Change the unit.",
     "numbers must not be text": "Leave withheld cells empty.",
     "an industry must be in one cluster": "Give each industry the same cluster in every row.",
     "years must be whole numbers": "Write years as 2018.",
@@ -399,6 +441,14 @@ def _arrays(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> xr.Data
         labels[key] = label.astype(object)
         codes.append(code)
     shape = tuple(len(labels[key]) for key in keys)
+    cells = math.prod(shape) * (2 if any(name.endswith("_start") for name in numeric) else 1)
+    if cells > _MOST_CELLS:
+        sizes = " x ".join(f"{len(labels[key])} of {key}" for key in keys)
+        msg = (
+            f"panel: got {len(frame)} rows of {cells:.3g} cells ({sizes}); expected at most "
+            f"{_MOST_CELLS:.3g} cells. Aggregate, or look whether ids are numbers of rows."
+        )
+        raise PanelError(msg)
     index = tuple(codes)
 
     def laid_out(values: np.ndarray) -> np.ndarray:
@@ -425,56 +475,3 @@ def _arrays(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> xr.Data
         cluster = pairs.reindex(labels["industry"]).astype(object).fillna("").to_numpy()
         coords["cluster_of"] = ("industry", cluster)
     return xr.Dataset(data, coords=coords)
-
-
-def _geometry(source: Any, regions: np.ndarray) -> tuple[gpd.GeoSeries, list[str]]:
-    """Match region geometry to the panel's ids, naming every id that has none."""
-    import geopandas as gpd
-
-    if isinstance(source, gpd.GeoDataFrame):
-        frame = source
-    else:
-        path = Path(source)
-        if not path.is_file():
-            msg = f"{path.name}: got no such file; expected region polygons. Check the path."
-            raise PanelError(msg)
-        reader = gpd.read_parquet if path.suffix.lower() == ".parquet" else gpd.read_file
-        try:
-            frame = reader(path)
-        except (OSError, ValueError, RuntimeError) as cause:  # pyogrio's are RuntimeErrors
-            reason = str(cause)[:200]
-            msg = (
-                f"{path.name}: got a file that cannot be read ({reason}); expected region polygons."
-            )
-            raise PanelError(msg) from cause
-    if not isinstance(frame, gpd.GeoDataFrame) or frame.active_geometry_name is None:
-        msg = "regions: got a table without geometry; expected polygons or points. Add them."
-        raise PanelError(msg)
-    if "region" not in frame.columns:
-        msg = f"regions: got columns {listing(frame.columns)}; expected a column 'region'."
-        raise PanelError(msg + suggestion("region", map(str, frame.columns)))
-    ids = frame["region"]
-    if not all(isinstance(value, str) for value in ids):
-        msg = "regions: got ids that are not strings; expected text such as '06'. Convert them."
-        raise PanelError(msg)
-    if ids.duplicated().any():
-        msg = f"regions: got {listing(ids[ids.duplicated()].unique())} twice; dissolve them first."
-        raise PanelError(msg)
-    shapes = frame.set_index("region").geometry
-    missing = [region for region in regions if region not in shapes.index]
-    if missing:
-        bare = {str(region).lstrip("0") for region in shapes.index}
-        padded = any(str(region).lstrip("0") in bare for region in missing)
-        hint = " The ids differ in leading zeros." if padded else ""
-        msg = (
-            f"regions: got no geometry for {listing(missing)}; expected one for each of the "
-            f"{len(regions)} regions of the table.{hint} Add it or correct the ids."
-        )
-        raise PanelError(msg)
-    empty = shapes.index[shapes.is_empty | shapes.isna()].intersection(regions)
-    if len(empty):
-        msg = f"regions: got empty geometry for {listing(empty)}; expected polygons or points."
-        raise PanelError(msg)
-    extra = len(shapes) - len(regions)
-    notes = [f"{extra} regions of the geometry are not in the table"] if extra else []
-    return shapes.reindex(pd.Index(regions, name="region")), notes

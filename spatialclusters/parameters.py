@@ -18,6 +18,7 @@ __all__ = [
     "LOG_SIZE",
     "SIZE_CLASSES",
     "WIDE",
+    "check_support",
     "class_sigma",
     "dependence",
     "draw_parameter",
@@ -204,6 +205,26 @@ def _quantile() -> Any:
     return NormalQuantile()
 
 
+def check_support(name: str, prior: Prior, support: tuple[float, float]) -> None:
+    """Refuse a uniform prior of a dependence that reaches outside the support.
+
+    Raises
+    ------
+    SpecError
+        With the support.
+    """
+    if prior.distribution != "uniform":
+        return
+    lower, upper = support
+    # interpolated log determinants end a thousandth before the ends: (-1, 1) is meant
+    reach = 1e-3 * (upper - lower)
+    if prior.lower < lower - reach or prior.upper > upper + reach:
+        msg = (
+            f"priors.{name}: got {prior.describe()}; expected bounds in {lower:.6g} to {upper:.6g}."
+        )
+        raise SpecError(msg + " These are where the process exists for these weights.")
+
+
 def dependence(
     name: str, prior: Prior, support: tuple[float, float], *, transform: Any = None
 ) -> Any:
@@ -221,11 +242,7 @@ def dependence(
     lower, upper = support
     match prior.distribution:
         case "uniform":
-            # interpolated log determinants end a thousandth before the ends: (-1, 1) is meant
-            reach = 1e-3 * (upper - lower)
-            if prior.lower < lower - reach or prior.upper > upper + reach:
-                msg = f"priors.{name}: got {prior.describe()}; expected bounds in {lower:.6g} to {upper:.6g}."
-                raise SpecError(msg + " These are where the process exists for these weights.")
+            check_support(name, prior, support)
             return pm.Uniform(name, max(lower, prior.lower), min(upper, prior.upper))
         case "beta":
             chosen = {} if transform is None else {"default_transform": transform}

@@ -14,8 +14,10 @@ import numpy as np
 import xarray as xr
 
 from spatialclusters.design import Design
-from spatialclusters.errors import FitError, listing, suggestion
+from spatialclusters.errors import FitError, SpecError, WeightsError, listing, suggestion
 from spatialclusters.files import replace_file
+from spatialclusters.fit_files import UNREADABLE, read_tree, seal
+from spatialclusters.fit_structure import check_structure, dimensions
 from spatialclusters.measures import MEASURES
 from spatialclusters.spec import ModelSpec, parse_spec, spec_to_toml
 from spatialclusters.weights import Weights
@@ -71,11 +73,17 @@ class Fit:
         if "geometry" not in self.tree.children:
             return None
         import geopandas as gpd
+        from pyproj.exceptions import CRSError
+        from shapely.errors import ShapelyError
 
         shapes = self.tree["geometry"].to_dataset()
-        return gpd.GeoSeries.from_wkt(
-            shapes["wkt"].values, index=shapes["region"].values, crs=shapes.attrs["crs"] or None
-        ).rename_axis("region")
+        try:
+            return gpd.GeoSeries.from_wkt(
+                shapes["wkt"].values, index=shapes["region"].values, crs=shapes.attrs["crs"] or None
+            ).rename_axis("region")
+        except (CRSError, KeyError, ShapelyError, TypeError, ValueError) as cause:
+            msg = f"fit: got shapes that cannot be read ({str(cause)[:200]}). Fit again."
+            raise FitError(msg) from cause
 
     @property
     def posterior(self) -> xr.Dataset:
@@ -147,12 +155,16 @@ class Fit:
         """
         target = Path(path)
         try:
-            # straight to disk: the draws are not held in memory twice
-            replace_file(target, lambda file: self.tree.to_netcdf(file.name, engine="h5netcdf"))
+            replace_file(target, lambda file: self._write(Path(file.name)))
         except OSError as cause:
             msg = f"{target.name}: cannot be written ({cause}). Choose another place with -o."
             raise FitError(msg) from cause
         return target
+
+    def _write(self, path: Path) -> None:
+        # straight to disk: the draws are not held in memory twice
+        self.tree.to_netcdf(path, engine="h5netcdf")
+        seal(path)
 
 
 def once_per_fit[**P](
@@ -189,38 +201,23 @@ def load_fit(path: str | Path, *, lazy: bool = False) -> Fit:
     Raises
     ------
     FitError
-        The file is missing, is not a fit, links to other files, or has a
-        format that this version does not read.
+        The file is missing, is not a fit, was changed since it was written, links to other
+        files, or has a format that this version does not read.
     """
-    import h5py
-
     source = Path(path)
-    if not source.is_file():
-        msg = f"{source.name}: got no such file; expected a saved fit. Check the path."
-        raise FitError(msg)
+    name = source.name[:80]
     try:
-        with h5py.File(source, "r") as file:
-            _refuse_links(file, source.name)
-            found = file.attrs.get("format")
-        if found not in _READABLE:
-            msg = (
-                f"{source.name}: got format {found!r}; this version reads {listing(_READABLE)}. "
-                "Refit, or read it with the version that wrote it."
-            )
-            raise FitError(msg)
-        if not lazy:
-            with xr.open_datatree(source, engine="h5netcdf") as tree:
-                return Fit(tree.load())
-        tree = xr.open_datatree(source, engine="h5netcdf", cache=False)
-        for name, node in tree.children.items():
-            if name not in _DRAWS:
-                node.load()
-        return Fit(tree)
-    except (OSError, ValueError, KeyError) as cause:
-        msg = (
-            f"{source.name}: got a file that is not a fit ({cause}). Expected one written by 'fit'."
-        )
+        tree = read_tree(source, _READABLE, leave=_DRAWS if lazy else ())
+        check_structure(tree)
+    except UNREADABLE as cause:
+        kind = "" if isinstance(cause, OSError | ValueError) else f"{type(cause).__name__}: "
+        reason = kind + " ".join(str(cause).split())[:200]
+        msg = f"{name}: got a file that is not a fit ({reason}). Expected one written by 'fit'."
         raise FitError(msg) from cause
+    except (SpecError, WeightsError) as cause:
+        msg = f"{name}: got a file that is not a fit: {cause}"
+        raise FitError(msg) from cause
+    return Fit(tree)
 
 
 def assemble(
@@ -240,7 +237,7 @@ def assemble(
     ``moments`` are conditional means and variances per draw, empty for the full engine;
     ``linkages`` are those that ``linked_strength`` was computed with.
     """
-    dims = _dimensions(spec, design)
+    dims = dimensions(spec, design)
 
     def labeled(arrays: dict[str, np.ndarray]) -> xr.Dataset:
         return xr.Dataset(
@@ -294,53 +291,3 @@ def kept_variables(spec: ModelSpec) -> list[str]:
     traded = ["traded"] if measured and spec.measures.totals == "traded" else []
     others = [name for name in named if name not in MEASURES]
     return list(dict.fromkeys([*level, *traded, *others]))
-
-
-def _dimensions(
-    spec: ModelSpec, design: Design
-) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
-    """Name the dims of every posterior variable and give their labels."""
-    from spatialclusters.parameters import noise_clusters, pair_labels
-    from spatialclusters.processes import dependence_names
-
-    scalars = ["intercept", "sigma", "size.share", "size.power", "sd(log sigma)", "nu"]
-    scalars += dependence_names(spec)
-    psi = design.psi
-    scalars += [psi.parameter] if psi is not None and psi.nodes else []
-    known: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {name: ((), {}) for name in scalars}
-    if psi is not None and not psi.nodes:
-        labels = np.array(psi.labels, dtype=object)
-        known[psi.parameter] = (("matrix",), {"matrix": labels})
-    known["coefficient"] = (("term",), {"term": np.array(design.terms, dtype=object)})
-    for group in design.groups:
-        column = f"column({group.name})"
-        columns = {column: np.array(group.labels, dtype=object)}
-        known[f"effect({group.name})"] = (
-            (group.name, column),
-            {group.name: group.levels, **columns},
-        )
-        known[f"total({group.name})"] = known[f"effect({group.name})"]
-        known[f"sd({group.name})"] = ((column,), columns)
-        pair = f"pair({group.name})"
-        known[f"cor({group.name})"] = ((pair,), {pair: np.array(pair_labels(group), dtype=object)})
-    if spec.likelihood.scale == "by-cluster":
-        known["sigma(cluster)"] = (("noise_cluster",), {"noise_cluster": noise_clusters(design)[1]})
-    return known
-
-
-def _refuse_links(file: Any, name: str) -> None:
-    """Refuse links out of the file: reading a fit must read nothing else."""
-    import h5py
-
-    pending = [file]
-    while pending:
-        group = pending.pop()
-        for key in group:
-            link = group.get(key, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                msg = (
-                    f"{name}: got a link at {key!r}; a fit holds no links. Do not trust this file."
-                )
-                raise FitError(msg)
-            if isinstance(group[key], h5py.Group):
-                pending.append(group[key])

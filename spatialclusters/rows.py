@@ -144,7 +144,7 @@ def _grid(
     for name in formula.variables:
         if name in grid:
             continue
-        if name not in panel.variables:
+        if name not in (*panel.variables, *panel.provenance.get("ignored", ())):
             known = (*panel.variables, *MEASURES)
             msg = f"formula: got no variable {name!r}; expected one of {listing(known, 20)}."
             raise SpecError(msg + suggestion(name, known))

@@ -21,6 +21,7 @@ from spatialclusters.errors import SamplingError
 from spatialclusters.linkages import read_linkages
 from spatialclusters.neighbors import parse_weights
 from spatialclusters.panel import Panel
+from spatialclusters.processes import check_dependence
 from spatialclusters.ranges import uninformed_weights
 from spatialclusters.result import Fit, assemble, kept_variables
 from spatialclusters.sampling import Sampled, Settings, sample
@@ -174,7 +175,10 @@ def fit_design(
     SamplingError
         The full engine is to estimate the weights; a chain failed, or the resumed run was
         another one.
+    SpecError
+        A uniform prior reaches outside of where a process exists.
     """
+    check_dependence(spec, design)
     if settings.engine == "full" and design.psi is not None:
         reason = why_not_collapsed(spec)
         got = f"; this model cannot be collapsed: {reason}" if reason else ""

@@ -6,10 +6,12 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +21,7 @@ from spatialclusters._version import __version__
 from spatialclusters.chain import block_files
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
-from spatialclusters.exported import BLOCK
+from spatialclusters.exported import BLOCK, PROGRAM
 from spatialclusters.files import read_arrays, replace_file
 from spatialclusters.preparation import PREPARED, is_prepared
 from spatialclusters.spec import ModelSpec, spec_to_toml
@@ -138,9 +140,18 @@ def sample(
     Raises
     ------
     SamplingError
-        A chain failed, or ``folder`` belongs to another model, data or settings.
+        A chain failed, checkpoints cannot be written or read, or ``folder`` belongs to another
+        model, data or settings.
     """
-    _prepare(spec, design, settings, folder, resume=resume)
+    try:
+        _prepare(spec, design, settings, folder, resume=resume)
+        return _run(settings, folder, cores=cores, progress=progress)
+    except OSError as cause:
+        msg = f"sampling: checkpoints at {folder.name} cannot be written or read ({cause})."
+        raise SamplingError(f"{msg} What was drawn is kept: continue with --resume.") from cause
+
+
+def _run(settings: Settings, folder: Path, *, cores: int | None, progress: bool) -> Sampled:
     started = time.perf_counter()
     waiting = list(range(settings.chains))
     if not is_prepared(folder):
@@ -152,7 +163,7 @@ def sample(
             while waiting or running:
                 while waiting and len(running) < limit:
                     chain = waiting.pop(0)
-                    running[chain] = _start("chain", folder, str(chain))
+                    running[chain] = _start("chain", folder, str(chain), str(os.getpid()))
                 time.sleep(_POLL_SECONDS)
                 bars.update()
                 for chain, process in list(running.items()):
@@ -174,6 +185,8 @@ def _prepare(
     """Write the job, or check that the one that is there is the same."""
     job = {
         "version": __version__,
+        # other versions would go on with other bits
+        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy", "numpyro")},
         "settings": asdict(settings),
         "model": hashlib.sha256(spec_to_toml(spec).encode()).hexdigest(),
         "design": design.digest,
@@ -190,7 +203,7 @@ def _prepare(
         )
         raise SamplingError(msg)
     if resume:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _read_job(path)
         changed = [key for key in job if before.get(key) != json.loads(json.dumps(job[key]))]
         if changed:
             msg = (
@@ -200,11 +213,25 @@ def _prepare(
             raise SamplingError(msg)
         return
     folder.mkdir(parents=True, exist_ok=True)
+    # what is left of a job that was ended while it was removed would pass for this one's
+    for remains in (folder / PROGRAM, *folder.glob("chain-*/")):
+        if remains.is_dir():
+            shutil.rmtree(remains)
+    for remains in (folder / PREPARED, folder / "weights.nc"):
+        remains.unlink(missing_ok=True)
     design.data.to_netcdf(folder / "design.nc", engine="h5netcdf")
     if design.weights is not None:
         design.weights.to_dataset().to_netcdf(folder / "weights.nc", engine="h5netcdf")
     (folder / "model.toml").write_text(spec_to_toml(spec), encoding="utf-8")
     replace_file(path, lambda file: file.write(json.dumps(job).encode()))
+
+
+def _read_job(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as cause:
+        msg = f"--resume: got a {path.name} that cannot be read ({cause}); expected one of ours."
+        raise SamplingError(f"{msg} Delete {path.parent.name} and start anew.") from cause
 
 
 def _prepare_chains(folder: Path, *, shown: bool) -> None:
@@ -223,7 +250,7 @@ def _prepare_chains(folder: Path, *, shown: bool) -> None:
 
 def _start(module: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", f"spatialclusters.{module}", str(folder), *arguments]
-    with (folder / f"{'-'.join((module, *arguments))}.log").open("wb") as log:
+    with (folder / f"{'-'.join((module, *arguments[:1]))}.log").open("wb") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

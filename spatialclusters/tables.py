@@ -15,12 +15,18 @@ import pandas as pd
 
 from spatialclusters.errors import listing, suggestion
 
-__all__ = ["COUNT", "IDS", "SUFFIXES", "must_be_numbers", "read_table"]
+__all__ = [
+    "COUNT", "IDS", "LARGEST", "SUFFIXES", "must_be_numbers", "out_of_range", "read_table",
+]  # fmt: skip
 
 IDS: Final = ("region", "industry", "cluster")
 SUFFIXES: Final = {"_start": "start", "_end": "end"}
 COUNT: Final = re.compile(r"(employment|establishments|payroll)(_lower|_upper)?(_start|_end)?")
+LARGEST: Final = 1e50
+"""Numbers are 0 or between 1 / LARGEST and LARGEST: squares of products of three are finite."""
+
 _MISSING_TEXT: Final = frozenset({"", "NA", "NaN", "nan", "."})
+_MOST_COLUMNS: Final = 2000  # of a table; every one is checked
 
 
 def read_table(
@@ -57,7 +63,8 @@ def read_table(
             return _renamed(pd.read_parquet(path), rename, error), path.name, content
         if kind in {".csv", ".txt"}:
             return _typed(_renamed(_csv(path), rename, error), error), path.name, content
-    except (OSError, ValueError) as cause:
+    # pyarrow says so of types that pandas does not have
+    except (OSError, ValueError, NotImplementedError) as cause:
         reason = str(cause)[:200]
         msg = f"{name}: got a file that cannot be read ({reason}). Save it again as CSV or Parquet."
         raise error(msg) from cause
@@ -66,8 +73,17 @@ def read_table(
 
 
 def _csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file as text; rows longer than the header, which pandas shifts, are an error."""
-    text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    """Read a CSV file as text.
+
+    What pandas repairs is an error: rows longer than the header, which it shifts, and a name
+    that comes twice, to which it adds a number.
+    """
+    as_text: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+    text: pd.DataFrame = pd.read_csv(path, **as_text)
+    names = pd.read_csv(path, header=None, nrows=1, **as_text).iloc[0]
+    if twice := names[names.duplicated() & (names != "")].unique().tolist():
+        msg = f"it has the columns {listing(twice)} twice"
+        raise ValueError(msg)
     if not isinstance(text.index, pd.RangeIndex):
         msg = "its rows have more values than its header has names"
         raise ValueError(msg)
@@ -99,6 +115,18 @@ def _typed(text: pd.DataFrame, error: type[Exception]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def out_of_range(values: Any) -> Any:
+    """Tell which numbers are infinite, or too large or small to be squared and multiplied.
+
+    Examples
+    --------
+    >>> out_of_range(np.array([0.0, -3.0, np.nan, np.inf, 1e300, 1e-300])).tolist()
+    [False, False, False, True, True, True]
+    """
+    size = np.abs(values)
+    return (size > LARGEST) | ((size > 0) & (size < 1 / LARGEST))
+
+
 def must_be_numbers(name: str) -> bool:
     """Whether a column of this name has to hold numbers."""
     return name.endswith(tuple(SUFFIXES)) or COUNT.fullmatch(name) is not None
@@ -117,6 +145,9 @@ def _renamed(
             raise error(msg + suggestion(old, columns))
         moves |= found
     frame = frame.rename(columns=moves)
+    if len(columns) > _MOST_COLUMNS:
+        msg = f"table: got {len(columns)} columns; expected at most {_MOST_COLUMNS}. Keep those needed."
+        raise error(msg)
     twice = frame.columns[frame.columns.duplicated()].tolist()
     if twice:
         msg = f"table: got the columns {listing(twice)} twice; expected each name once."

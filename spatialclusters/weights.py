@@ -23,7 +23,7 @@ from scipy import sparse
 
 from spatialclusters.blends import Blend, Mixture, blend_from_arrays, standardize
 from spatialclusters.errors import WeightsError, listing, suggestion
-from spatialclusters.tables import read_table
+from spatialclusters.tables import LARGEST, out_of_range, read_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -379,14 +379,23 @@ def _zeros_hint(missing: Sequence[str], known: Iterable[str]) -> str:
 
 def _ids(regions: Iterable[object], where: str) -> tuple[str, ...]:
     """Check that ids are text and distinct."""
-    ids = tuple(str(value) if isinstance(value, str) else value for value in regions)
-    wrong = [value for value in ids if not isinstance(value, str) or not value]
+    ids = list(regions)
+    _check_text(ids, where)
     twice = [value for value, count in Counter(ids).items() if count > 1]
-    if wrong or twice:
-        got = f"{listing(wrong)} as ids" if wrong else f"{listing(twice)} more than once"
-        msg = f"{where}: got {got}; expected each region once, as text such as '06'. Correct them."
-        raise WeightsError(msg)
-    return tuple(value for value in ids if isinstance(value, str))
+    if twice:
+        raise WeightsError(_bad_ids(where, f"{listing(twice)} more than once"))
+    return tuple(str(value) for value in ids)
+
+
+def _check_text(ids: Sequence[object], where: str) -> None:
+    """Refuse ids that are not text; what a file holds need not even be comparable."""
+    wrong = [value for value in ids if not isinstance(value, str) or not value]
+    if wrong:
+        raise WeightsError(_bad_ids(where, f"{listing(wrong)} as ids"))
+
+
+def _bad_ids(where: str, got: str) -> str:
+    return f"{where}: got {got}; expected each region once, as text such as '06'. Correct them."
 
 
 def _one_way(matrix: Any) -> int:
@@ -426,17 +435,26 @@ def _from_table(
             f"expected rows with columns region_i, region_j and perhaps weight.{near} Correct it."
         )
     focal, neighbor = table["region_i"], table["region_j"]
-    ids = _ids(sorted({*focal, *neighbor}, key=str), f"{kind} weights")
+    _check_text([*focal, *neighbor], f"{kind} weights")
+    ids = _ids(sorted({*focal, *neighbor}), f"{kind} weights")
     place = {region: i for i, region in enumerate(ids if regions is None else regions)}
     own = (focal == neighbor).to_numpy(bool)
     given = table.get("weight", pd.Series(1.0 - own))
     weight = pd.to_numeric(given, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     for bad, got, expected in (
         (~np.isfinite(weight) | (weight < 0), "NaN, infinite or negative weights", "numbers >= 0"),
+        (
+            out_of_range(weight),
+            "weights of a size that cannot be added up",
+            f"0, or numbers from {1 / LARGEST:g} to {LARGEST:g}",
+        ),
         (own & (weight != 0), "regions as their own neighbors", "weight 0 there, diag(W) = 0"),
         (table.duplicated(["region_i", "region_j"]), "links more than once", "each link once"),
     ):
-        rows = [f"row {i + 1}: {focal.iloc[i]} -> {neighbor.iloc[i]}" for i in np.flatnonzero(bad)]
+        rows = [
+            f"row {i + 1}: {focal.iloc[i][:30]} -> {neighbor.iloc[i][:30]}"
+            for i in np.flatnonzero(bad)
+        ]
         if rows:
             msg = f"{kind} weights: got {got} ({listing(rows)}); expected {expected}."
             raise WeightsError(f"{msg} Correct these rows.")
@@ -444,6 +462,10 @@ def _from_table(
     notes = [f"{counted(zero, 'row')} of weight 0 made no link."] if zero else []
     links = focal.map(place).to_numpy(), neighbor.map(place).to_numpy(), weight
     return build_weights(tuple(place), links, kind, notes, row_standardize)
+
+
+def _is_count(word: str) -> bool:
+    return word.isdecimal() and len(word) <= 9
 
 
 def _read_gal(path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -461,11 +483,11 @@ def _read_gal(path: Path) -> tuple[pd.DataFrame, list[str]]:
     lines = iter([(i, line.split()) for i, line in enumerate(text, 1) if line.strip()])
     number, header = next(lines, (1, []))
     size = [*header[:2], ""][min(len(header), 2) - 1] if header else ""  # 'n' or '0 n file ids'
-    if not size.isdecimal():
+    if not _is_count(size):
         raise fail(number, header, "the number of regions")
     edges: dict[str, tuple[int, list[str]]] = {}
     for number, words in lines:
-        if len(words) != 2 or not words[1].isdecimal() or words[0] in edges:
+        if len(words) != 2 or not _is_count(words[1]) or words[0] in edges:
             raise fail(number, words, "a new region and the number of its neighbors")
         near: list[str] = []
         if int(words[1]):

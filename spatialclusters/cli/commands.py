@@ -185,9 +185,14 @@ def validate(
 
     given = inputs(spec, data, regions, weights, row_standardize, renames, settings)
     design = build_design(given.spec, given.panel, given.weights, linkages=linkages)
+    if any(prior.distribution == "uniform" for prior in given.spec.priors.values()):
+        from spatialclusters.processes import check_dependence  # loads JAX
+
+        check_dependence(given.spec, design)
+    priors = describe_model_priors(given.spec, design)
     write("\n".join(map(clean, describe_design(given.spec, design))))
     write("")
-    show(describe_model_priors(given.spec, design), "table", title="Priors")
+    show(priors, "table", title="Priors")
 
 
 @app.command()
@@ -227,7 +232,9 @@ def fit(
     except KeyboardInterrupt:
         warn(_interrupted(partial))
         raise typer.Exit(130) from None
-    shutil.rmtree(partial)
+    shutil.rmtree(partial, ignore_errors=True)
+    if partial.exists():
+        warn(f"{partial}: cannot be removed; it is not needed any more.")
     show_estimates(sc.coefficients(result), "table", title=given.spec.title)
     write("\n".join(map(clean, describe_sample(result.design))))
     verdict = sc.check(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -263,7 +264,7 @@ def build(
         else read_region_map(areas, region=names["region"], area=names["area"])
     )
     table = to_panel(cells, definition, regions, ends=ends)
-    replace_file(output, lambda file: table.to_parquet(file, index=False))
+    _written(output, lambda: replace_file(output, lambda file: table.to_parquet(file, index=False)))
     for line in table.attrs["spatialclusters"]["notes"]:
         note(f"Note: {line}")
     write(clean(f"{len(table)} rows, {table['region'].nunique()} regions: {output}"))
@@ -351,10 +352,18 @@ def _save(parts: list[Cells], output: Path) -> None:
     from spatialclusters.sources import combine_cells, summarize_cells, write_cells
 
     cells = combine_cells(parts)
-    write_cells(cells, output)
+    _written(output, lambda: write_cells(cells, output))
     show(summarize_cells(cells), "table", title="Cells by year and level of the industry")
     _say_origins(cells)
     write(clean(f"Saved {output}"))
+
+
+def _written(output: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as cause:
+        msg = f"{output}: cannot be written ({cause}). Make room, or choose another place with -o."
+        raise PanelError(msg) from cause
 
 
 def _say_origins(cells: Cells) -> None:

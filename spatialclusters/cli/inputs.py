@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Inputs", "check_target", "describe_design", "describe_model_priors", "inputs", "pairs"]
 
 _SHOWN = 12
+_LONGEST_NAME = 200  # file systems allow 255 bytes; a file being written has a longer name
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ def pairs(values: Iterable[str] | None, option: str, form: str) -> dict[str, str
 
 def check_target(path: Path, *, force: bool, source: Path | None = None) -> None:
     """Refuse, before any work, an output that exists or cannot be written."""
+    if len(path.name.encode()) > _LONGEST_NAME:
+        msg = f"{path.name[:40]}...: got {len(path.name)} characters; expected a shorter name."
+        raise FitError(f"{msg} Name another with -o.")
     if path.is_dir():
         msg = f"{path}: got a folder; expected a file to write. Name one with -o."
         raise FitError(msg)

@@ -22,7 +22,9 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["clean", "is_quiet", "note", "set_verbosity", "show", "show_estimates", "warn", "write"]
+__all__ = [
+    "clean", "inert", "is_quiet", "note", "set_verbosity", "show", "show_estimates", "warn", "write",
+]  # fmt: skip
 
 _WIDE: Final = 400  # columns where nobody looks: files and pipes must not cut terms
 _LONGEST: Final = 120
@@ -30,6 +32,7 @@ _FOLDED: Final = 22
 _KINDS: Final = {"eti": "equal-tailed"}
 _ONE: Final = r"([<>]?[-+]?\d[\d.,]*(e[-+]\d+)?%?|-?inf)"
 _NUMBER: Final = re.compile(rf"({_ONE}( to {_ONE})?|\[\d+\])?")
+_CALCULATED: Final = tuple("=+-@＝＋－＠")
 _INVISIBLE: Final = re.compile(
     "[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
@@ -63,6 +66,24 @@ def clean(text: str, keep: str = "") -> str:
         return character.encode("unicode_escape").decode("ascii")
 
     return "".join(map(shown, text))
+
+
+def inert(text: str) -> str:
+    r"""Clean a text cell, and put an apostrophe before what a spreadsheet would calculate.
+
+    Numbers are not text: a negative one keeps its sign.
+
+    References
+    ----------
+    OWASP, CSV injection.
+
+    Examples
+    --------
+    >>> inert("=1+1"), inert("a=b"), inert("log(x)")
+    ("'=1+1", 'a=b', 'log(x)')
+    """
+    shown = clean(text)
+    return f"'{shown}" if shown.lstrip().startswith(_CALCULATED) else shown
 
 
 def write(text: str) -> None:
@@ -135,7 +156,7 @@ def _machine(frame: pd.DataFrame, style: str) -> str:
         # JSON can say any character without sending it
         return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", estimates_json(frame))
     texts = frame.select_dtypes(include=["object", "string"]).columns
-    safe = {name: [clean(v) if isinstance(v, str) else v for v in frame[name]] for name in texts}
+    safe = {name: [inert(v) if isinstance(v, str) else v for v in frame[name]] for name in texts}
     return frame.assign(**safe).to_csv(index=False, lineterminator="\n")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from spatialclusters.design import Design
+from spatialclusters.parameters import check_support
 from spatialclusters.processes.fields import FIELDS
 from spatialclusters.processes.outcome import outcome_process
 from spatialclusters.spec import ModelSpec
 
-__all__ = ["dependence_names", "supports"]
+__all__ = ["check_dependence", "dependence_names", "supports"]
 
 
 def dependence_names(spec: ModelSpec) -> list[str]:
@@ -41,3 +42,21 @@ def supports(spec: ModelSpec, design: Design) -> dict[str, tuple[float, float]]:
     if space is not None:
         found += [space.support] * len(space.parameters)
     return dict(zip(dependence_names(spec), found, strict=True))
+
+
+def check_dependence(spec: ModelSpec, design: Design) -> None:
+    """Refuse, before anything is compiled, priors of dependence that reach outside the support.
+
+    Raises
+    ------
+    SpecError
+        A uniform prior does; with the support for these weights.
+    """
+    stated = {name: prior for name, prior in spec.priors.items() if prior.distribution == "uniform"}
+    # finding where a process exists may take a while: only where somebody asks
+    found = supports(spec, design) if stated.keys() & {*dependence_names(spec)} else {}
+    if design.psi is not None and design.psi.nodes:
+        found[design.psi.parameter] = design.psi.support
+    for name, support in found.items():
+        if name in stated:
+            check_support(name, stated[name], support)

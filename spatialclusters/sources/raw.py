@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import shutil
 import tempfile
 import zipfile
 import zlib
@@ -32,6 +31,7 @@ __all__ = [
 
 _ZIP: Final = b"PK\x03\x04"
 _GZIP: Final = b"\x1f\x8b"
+_GROWTH, _SMALL = 200, 2**26  # how many times larger a large archive's content may be
 _TAIL: Final = 1_000_000  # bytes: longer than any line
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
@@ -107,13 +107,15 @@ def opened(path: str | Path, *, sha256: str | None = None) -> Iterator[RawFile]:
         tables in one archive, or UTF-16 text.
     """
     path = Path(path)
-    if not path.is_file():
-        msg = f"{path.name}: got no such file; expected one as the agency sends it. Check the path."
-        raise PanelError(msg)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        start = file.read(4)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            start = file.read(4)
+    except OSError as cause:
+        problem = "no such file" if isinstance(cause, FileNotFoundError) else cause.strerror
+        msg = f"{path.name[:80]}: got {problem}; expected a file as the agency sends it."
+        raise PanelError(f"{msg} Check the path.") from cause
     if sha256 is not None and digest != sha256.lower():
         msg = (
             f"{path.name}: got the SHA-256 {digest}; expected {sha256[:64]}. The file is truncated, "
@@ -127,7 +129,7 @@ def opened(path: str | Path, *, sha256: str | None = None) -> Iterator[RawFile]:
                 _unzip(path, text)
             elif start[:2] == _GZIP:
                 with gzip.open(path) as packed, text.open("wb") as plain:
-                    shutil.copyfileobj(packed, plain)
+                    _unpack(packed, plain, path)
             else:
                 text = path
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as cause:
@@ -150,7 +152,18 @@ def _unzip(path: Path, target: Path) -> None:
             )
             raise PanelError(msg)
         with archive.open(members[0]) as packed, target.open("wb") as plain:
-            shutil.copyfileobj(packed, plain)  # reading to the end checks the CRC
+            _unpack(packed, plain, path)  # reading to the end checks the CRC
+
+
+def _unpack(packed: IO[bytes] | gzip.GzipFile, plain: IO[bytes], path: Path) -> None:
+    """Copy, unless there is no end: tables shrink 20 times at most, and bombs 1,000 times."""
+    most, written = max(_SMALL, _GROWTH * path.stat().st_size), 0
+    while block := packed.read(2**20):
+        plain.write(block)
+        written += len(block)
+        if written > most:
+            msg = f"{path.name}: got over {most} bytes out of an archive of {path.stat().st_size};"
+            raise PanelError(f"{msg} expected a table. Download the file again.")
 
 
 def _refuse_binary(file: IO[bytes], name: str) -> None:

@@ -244,5 +244,14 @@ def read_cells(path: str | Path) -> Cells:
             "`spatialclusters data` or write_cells. Read the agency's file again."
         )
         raise PanelError(msg)
-    entries = json.loads(metadata["origins"])
-    return Cells(frame, tuple(Origin(**(e | {"notes": tuple(e["notes"])})) for e in entries))
+    try:
+        entries = json.loads(metadata["origins"])
+        origins = tuple(_origin(**entry) for entry in entries)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as cause:
+        msg = f"{path.name}: got origins that cannot be read; expected those that were written."
+        raise PanelError(f"{msg} Read the agency's file again.") from cause
+    return Cells(frame, origins)
+
+
+def _origin(notes: Sequence[object], **texts: object) -> Origin:
+    return Origin(**{key: str(text) for key, text in texts.items()}, notes=tuple(map(str, notes)))

@@ -107,6 +107,12 @@ def problems(spec: ModelSpec) -> Iterator[str]:
             yield f"priors.{key(name)}: got {prior.describe()}; expected one of {allowed}."
         elif kinds[name] == "scale" and isinstance(prior, Uniform) and prior.lower < 0:
             yield f"priors.{key(name)}: got {prior.describe()}; expected lower of at least 0."
+        elif kinds[name] == "share" and isinstance(prior, Uniform) and not _is_share(prior):
+            yield f"priors.{key(name)}: got {prior.describe()}; expected bounds from 0 to 1."
+
+
+def _is_share(prior: Uniform) -> bool:
+    return prior.lower >= 0 and prior.upper <= 1
 
 
 def logged(formula: Formula) -> list[str]:

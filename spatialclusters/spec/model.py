@@ -33,7 +33,7 @@ ZeroRule = Literal["drop", "minimum-and-dummy", "asinh", "log1p"]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 _Strings = Annotated[tuple[str, ...], Field(strict=False)]
 _Year = Annotated[int, Field(ge=1, le=9999)]
-_KM = r"\d{1,6}(\.\d{1,6})?"
+_KM = r"\d{1,9}(\.\d{1,9})?"
 _GIVEN = rf"(queen|rook|knn:\d{{1,4}}|distance:{_KM})"
 _parsed = functools.lru_cache(maxsize=64)(parse_formula)
 

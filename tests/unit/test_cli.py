@@ -149,7 +149,10 @@ def test_usage_errors(capsys, fitted):
 
 
 def test_a_bug_of_ours(capsys, monkeypatch, fitted):
-    import spatialclusters.diagnostics  # noqa: F401  whoever imports it now would keep the patch
+    # whoever is imported while the patch is there would keep it
+    import spatialclusters.comparison
+    import spatialclusters.diagnostics
+    import spatialclusters.reporting  # noqa: F401
 
     monkeypatch.setattr("spatialclusters.effects.coefficients", lambda fit: 1 / 0)
     assert main(["summary", str(fitted)]) == 1
