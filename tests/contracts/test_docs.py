@@ -190,7 +190,7 @@ def test_the_tutorial_runs_until_the_fit(raw_files, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert "withheld" in err
     assert "Sample: " in out
-    assert "<!-- completed panels" in TUTORIAL.read_text(encoding="utf-8")
+    assert "(withheld-cells.md)" in TUTORIAL.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
