@@ -16,7 +16,7 @@ import xarray as xr
 from tests.trust.cases import Case, flipped, saved_fit, spoiled
 from tests.trust.made import fit_bytes
 
-REPORT = ("report", "fit.nc", "-o", "report.html")
+REPORT = ("report", "fit.nc", "-o", "report.html", "--quiet")
 
 
 def _set(place: str, value: object, at: object = 0) -> object:
