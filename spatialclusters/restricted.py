@@ -21,6 +21,7 @@ _LEAST: Final = 1e-3  # sd over sigma: below, precisions lose digits and sds say
 _STEEP: Final = 1e-2  # largest slope of the criterion at its minimum, a chi-squared quantity
 _STEP: Final = 1e-4  # of central differences of the gradient
 _STEPS: Final = 1000
+_NEWTON: Final = 3
 _NOWHERE: Final = 1e300  # the criterion where it is no number
 
 
@@ -128,10 +129,10 @@ def restricted_maximum(
     start = np.where(diagonal, 1.0, 0.0)
     start[0] = np.log(y.std())
     bounds = [(_LEAST if each else None, None) for each in diagonal]
-    options = {"ftol": 0.0, "gtol": 1e-6, "maxiter": _STEPS, "maxfun": _STEPS, "maxls": 50}
+    options = {"ftol": 1e-14, "gtol": 1e-3, "maxiter": _STEPS, "maxfun": _STEPS, "maxls": 20}
     best = minimize(criterion, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     zero = diagonal & (best.x <= _LEAST)
-    x, spread = _polish(lambda x: criterion(x)[1], best.x, ~zero)
+    x, spread = _polish(lambda x: np.asarray(density(jnp.asarray(x), sums)[1]), best.x, ~zero)
     value, slope = criterion(x)
     slope = np.where(zero, np.minimum(slope, 0.0), slope)
     if value == _NOWHERE:
@@ -160,7 +161,7 @@ def restricted_maximum(
 def _polish(
     gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, free: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take a Newton step: slopes are known to more digits than a line search can tell apart.
+    """Take Newton steps: slopes are known to more digits than a line search can tell apart.
 
     Returns
     -------
@@ -169,14 +170,20 @@ def _polish(
     """
     steps = _STEP * np.eye(len(x))[free]
     hessian = np.array([(gradient(x + h) - gradient(x - h))[free] for h in steps]) / (2.0 * _STEP)
+    if not np.isfinite(hessian).all():
+        return x, np.full((len(x), len(x)), np.nan)
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
     if not (values > 0.0).all():
         return x, np.full((len(x), len(x)), np.nan)
     inverse = vectors / values @ vectors.T
     spread = np.zeros((len(x), len(x)))
     spread[np.ix_(free, free)] = 2.0 * inverse
-    before, better = gradient(x)[free], x.copy()
-    better[free] -= inverse @ before
-    near = not (abs(better - x) > _STEP).any()
-    improved = near and abs(gradient(better)[free]).max() < abs(before).max()
-    return better if improved else x, spread
+    slope = gradient(x)[free]
+    for _ in range(_NEWTON):
+        better = x.copy()
+        better[free] -= inverse @ slope
+        after = gradient(better)[free]
+        if not abs(after).max() < abs(slope).max():
+            break
+        x, slope = better, after
+    return x, spread

@@ -174,8 +174,8 @@ def percent(part: float, whole: float = 1.0, decimals: int = 1) -> Number:
 
     Examples
     --------
-    >>> percent(2977, 8670), percent(1, 0).text
-    (Number(text='34.3 %', value=34.336793540945795), '—')
+    >>> percent(1, 4), percent(1, 0).text
+    (Number(text='25.0 %', value=25.0), '—')
     """
     value = 100.0 * part / whole if whole else math.nan
     return Number(f"{written.fixed(value, decimals)} %" if whole else "—", value)

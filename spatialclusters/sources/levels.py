@@ -221,4 +221,4 @@ def keyed_cells(cells: Cells) -> pl.DataFrame:
             "own": [p[-1] for p in known.values()],
         }
     )
-    return cells.frame.join(table, on="industry", how="inner")
+    return cells.frame.join(table, on="industry", how="inner", maintain_order="left")

@@ -45,7 +45,12 @@ def fit_of(rows, kind, blend, draws=DRAWS, spread=0.05):
         size = (*shape, len(group.levels), len(group.labels))
         posterior[f"effect({group.name})"] = rng.normal(size=size)
         posterior[f"sd({group.name})"] = np.exp(rng.normal(size=(*shape, len(group.labels))))
-    provenance = {"settings": {"max_tree_depth": 10}, "timings": {}}
+    settings = {"seed": 7, "chains": 4, "tune": 600, "draws": 500, "max_tree_depth": 10}
+    provenance = {
+        "version": sc.__version__, "created": "2026-11-22T12:00:00+00:00", "settings": settings,
+        "engine": "full", "sampler": "none: made up", "python": "3.12.1", "versions": {},
+        "digests": {}, "timings": {},
+    }  # fmt: skip
     return assemble(
         spec, design, posterior, {}, panel=xr.Dataset(), geometry=None, provenance=provenance
     )

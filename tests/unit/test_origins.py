@@ -9,6 +9,7 @@ import pytest
 from spatialclusters.design import build_design
 from spatialclusters.panel import read_panel
 from spatialclusters.reporting.origins import origin_blocks
+from spatialclusters.reporting.results import Results
 from spatialclusters.reporting.sections import data_section
 from spatialclusters.result import Fit
 from spatialclusters.sources import prepare_cells, read_cell_table, read_clusters, to_panel
@@ -58,7 +59,10 @@ def record(**options):
 
 def text(blocks):
     return " | ".join(
-        " ".join(block.items) if block.kind == "notes" else str(block.rows) for block in blocks
+        " ".join(map(str, block.items))
+        if block.kind == "notes"
+        else " ".join(str(cell) for row in block.rows for cell in row)
+        for block in blocks
     )
 
 
@@ -122,7 +126,7 @@ def test_the_data_section_holds_it(synthetic_fit):
                      "classification": "NAICS 2017", "digest": "ab" * 32, "notes": ["region 46113 is 46102"]}]
     }  # fmt: skip
     tree["constant_data"].attrs["record"] = json.dumps(known)
-    section = data_section(Fit(tree))
+    section = data_section(Results(Fit(tree), None))
     told = text([block for block in section.blocks if block.kind in ("notes", "table")])
     assert "cbp18co.zip: region 46113 is 46102" in told
     assert "ab" * 32 in told

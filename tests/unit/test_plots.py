@@ -18,10 +18,10 @@ from spatialclusters.estimates import estimates_frame
 from spatialclusters.plots import (
     convergence_paths,
     plot_by_group,
-    plot_calibration,
     plot_coefficients,
     plot_convergence_paths,
     plot_impacts,
+    plot_loo_pit,
     plot_map,
     plot_moran,
     plot_predictive,
@@ -209,10 +209,10 @@ def test_residual_spread_and_predictions_compare_with_the_observed(synthetic_fit
 
 def test_calibration_is_level_where_probabilities_are_uniform():
     pit = (np.arange(1000) + 0.5) / 1000
-    figure = plot_calibration(pd.DataFrame({"pit": pit}), bins=10)
+    figure = plot_loo_pit(pd.DataFrame({"pit": pit}), bins=10)
     (steps,) = [p for p in figure.axes[0].patches if p.get_label() == "rows, each left out"]
     np.testing.assert_allclose(steps.get_data().values, 1.0)
-    hill = plot_calibration(pd.DataFrame({"pit": 0.25 + 0.5 * pit}), bins=4)
+    hill = plot_loo_pit(pd.DataFrame({"pit": 0.25 + 0.5 * pit}), bins=4)
     (steps,) = [p for p in hill.axes[0].patches if p.get_label() == "rows, each left out"]
     np.testing.assert_allclose(steps.get_data().values, [0.0, 2.0, 2.0, 0.0])
     draw(figure)

@@ -15,7 +15,7 @@ from spatialclusters.left_out import _LeftOut, _with_left_out, predict_left_out
 from spatialclusters.predictions import counterfactual, each_draw, predict
 from spatialclusters.processes import FIELDS, OUTCOMES
 from spatialclusters.result import assemble
-from spatialclusters.run import _levels, _linkages
+from spatialclusters.run import _levels, model_linkages
 from spatialclusters.simulation import draw_parameters
 from tests.contracts.test_processes import covariance, design_of, lag_matrix, links
 
@@ -23,6 +23,12 @@ EXACT = 1e-9  # relative: the same algebra through dense inverses
 CHAINS, DRAWS = 2, 20
 TAIL = (1.0 - 0.95) / 2.0
 CI = TAIL, 1.0 - TAIL
+
+PROVENANCE = {
+    "version": sc.__version__, "created": "2026-11-22T12:00:00+00:00", "engine": "full",
+    "settings": {"seed": 7, "chains": 4, "tune": 600, "draws": 500, "max_tree_depth": 10},
+    "sampler": "none: made up", "python": "3.12.1", "versions": {}, "digests": {}, "timings": {},
+}  # fmt: skip
 
 
 def fit_of(spec, design, panel=None, linkages=None, draws=DRAWS, seed=3, constant=False, **fixed):
@@ -38,7 +44,7 @@ def fit_of(spec, design, panel=None, linkages=None, draws=DRAWS, seed=3, constan
         spec, design,
         {name: x.reshape(CHAINS, draws, *x.shape[1:]) for name, x in posterior.items()},
         {}, panel=xr.Dataset() if panel is None else _levels(spec, panel), geometry=None,
-        provenance={}, linkages=None if panel is None else _linkages(spec, panel, linkages),
+        provenance=PROVENANCE, linkages=None if panel is None else model_linkages(spec, panel, linkages),
     )  # fmt: skip
 
 
