@@ -51,8 +51,12 @@ def fit_of(rows, kind, blend, draws=DRAWS, spread=0.05):
         "engine": "full", "sampler": "none: made up", "python": "3.12.1", "versions": {},
         "digests": {}, "timings": {},
     }  # fmt: skip
+    stats = {
+        "diverging": np.zeros(shape, dtype=bool), "energy": np.zeros(shape),
+        "n_steps": np.full(shape, 3), "tree_depth": np.full(shape, 2),
+    }  # fmt: skip
     return assemble(
-        spec, design, posterior, {}, panel=xr.Dataset(), geometry=None, provenance=provenance
+        spec, design, posterior, stats, panel=xr.Dataset(), geometry=None, provenance=provenance
     )
 
 

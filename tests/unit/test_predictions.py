@@ -40,10 +40,15 @@ def fit_of(spec, design, panel=None, linkages=None, draws=DRAWS, seed=3, constan
         name: np.stack([np.asarray(fixed.get(name, p[name]), dtype=float) for p in drawn])
         for name in drawn[0]
     }
+    shape = (CHAINS, draws)
+    statistics = {
+        "diverging": np.zeros(shape, dtype=bool), "energy": np.zeros(shape),
+        "n_steps": np.full(shape, 3), "tree_depth": np.full(shape, 2),
+    }  # fmt: skip
     return assemble(
         spec, design,
         {name: x.reshape(CHAINS, draws, *x.shape[1:]) for name, x in posterior.items()},
-        {}, panel=xr.Dataset() if panel is None else _levels(spec, panel), geometry=None,
+        statistics, panel=xr.Dataset() if panel is None else _levels(spec, panel), geometry=None,
         provenance=PROVENANCE, linkages=None if panel is None else model_linkages(spec, panel, linkages),
     )  # fmt: skip
 
