@@ -1,5 +1,6 @@
 """Every case of the corpus fits correctly, or is refused by one clear error before sampling."""
 
+import logging
 import re
 from collections import Counter
 from pathlib import Path
@@ -63,8 +64,11 @@ def test_bad_input(case, tmp_path, monkeypatch, capsys):
     if case.words[0] == "validate":
         words = ["fit", *case.words[1:], "-o", "fit.nc", "-q"]
         if case.fits:
+            ours = logging.getLogger("spatialclusters")
+            level = ours.level  # `main` would put it back
             with pytest.raises(Sampling):
                 spatialclusters.cli.app(words, standalone_mode=False)
+            ours.setLevel(level)
         else:
             check_refused(case, *run(words, capsys))
     assert sorted(tmp_path.rglob("*")) == before
