@@ -63,8 +63,8 @@ def plot_calibration(
         axes.fill_between(share, lower, upper, color=MUTED, alpha=0.22, lw=0.0, label="band")
         axes.axhline(0.0, color=MUTED, lw=0.7)
         axes.plot(share, difference, color=COLORS[int(outside)], lw=1.2, label="ranks")
-        title = shorten(name, 24)
-        axes.set_title(f"{title} (off)" if outside else title, fontsize=8, loc="left")
+        title = shorten(name, 30)
+        axes.set_title(f"{title} (off)" if outside else title, fontsize=7.5, loc="left")
         axes.tick_params(labelsize=7.5)
     for axes in grid.flat[len(names) :]:
         axes.set_visible(False)
