@@ -243,6 +243,7 @@ def test_students_and_lecturers():
         sd = found.theta.roots[term["group"]][0, 0]
         assert sd == pytest.approx(np.sqrt(term["covariance"][0]), rel=10 * RELATIVE)
     assert found.theta.sigma[0] == pytest.approx(want["sigma"][0], rel=RELATIVE)
+    assert -2.0 * found.log_likelihood == pytest.approx(want["criterion"][0], abs=ABSOLUTE)
 
 
 def _levels(labels):
