@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from spatialclusters.cli import options
+from spatialclusters.cli import beside, options
 from spatialclusters.cli.inputs import check_target
 from spatialclusters.cli.output import clean, note, set_verbosity, show, warn, write
 
@@ -75,11 +75,20 @@ def report(
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write every number of the page as JSON, too."),
     ] = None,
+    conley: beside.Conley = None,
+    kernel: beside.Kernel = "bartlett",
+    reml: beside.Reml = False,
+    spatial_ml: beside.SpatialMl = False,
+    gmm: beside.Gmm = False,
+    seed: beside.Seed = 1,
     force: options.Force = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write one self-contained HTML page of everything there is to know of a fit."""
+    """Write one self-contained HTML page of everything there is to know of a fit.
+
+    Fixed effects and OLS stand beside the posterior in any case.
+    """
     set_verbosity(verbose=verbose, quiet=quiet)
     check_target(output, force=force, source=file)
     if numbers is not None:
@@ -89,6 +98,10 @@ def report(
     from spatialclusters.reporting import make_report, save_report
 
     result = sc.load_fit(file, lazy=True)
+    first, *more = beside.estimates_beside(
+        result, frequentist=True, conley=conley, kernel=kernel, reml=reml, spatial_ml=spatial_ml,
+        gmm=gmm, seed=seed,
+    )  # fmt: skip
     named = {path.stem: sc.load_fit(path, lazy=True) for path in others or ()}
 
     def tell(step: str, seconds: float | None) -> None:
@@ -97,7 +110,7 @@ def report(
         if seconds is not None and (verbose or seconds >= _SLOW):
             note(f"{step}: {seconds:.1f} s")
 
-    page = make_report(result, others=named, progress=tell)
+    page = make_report(result, first, others=named, beside=more, progress=tell)
     path = save_report(page, output, numbers)
     say_verdict(page.check)
     write(str(path))

@@ -75,7 +75,7 @@ def finish(figure: Figure, *, columns: int = 3, keys: Sequence[Any] | None = Non
     if keys is not None:
         handles, labels = list(keys), [key.get_label() for key in keys]
     place = {"loc": "outside upper left", "ncols": columns, "frameon": False, "fontsize": 9}
-    figure.legend(handles[:8], labels[:8], **place)
+    figure.legend(handles[:14], labels[:14], **place)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(MUTED)

@@ -48,7 +48,8 @@ def plot_coefficients(*frames: pd.DataFrame, limit: int = 40) -> Figure:
         rows = table[(table["estimator"] == name) & table["term"].isin(shown)]
         heights = rows["term"].map(shown.index) + (k - (len(names) - 1) / 2) * step
         look = {"color": COLORS[k % 7], "label": shorten(name)}
-        axes.plot(rows["estimate"], heights, _MARKERS[k % 7], ms=5, **look)
+        fill = {"mfc": "white"} if k // 7 % 2 else {}  # open markers, where colors come again
+        axes.plot(rows["estimate"], heights, _MARKERS[k % 7], ms=5, **look, **fill)
         axes.hlines(heights, rows["ci_low"], rows["ci_high"], lw=1.6, color=look["color"])
     label_rows(axes, [shorten(term) for term in shown])
     axes.axvline(0.0, color=MUTED, lw=1.0, zorder=0)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final
 from markupsafe import Markup, escape
 
 from spatialclusters._version import __version__
+from spatialclusters.comparison import Result
 from spatialclusters.diagnostics import Check
 from spatialclusters.errors import FitError
 from spatialclusters.files import replace_file
@@ -129,6 +130,7 @@ def make_report(
     frequentist: Frequentist | None = None,
     *,
     others: Mapping[str, Fit] | Sequence[Fit] = (),
+    beside: Sequence[Result] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Compute everything that a report says of a fit.
@@ -142,6 +144,8 @@ def make_report(
     others
         Fits of the same rows by other models or with other weights, under the names they are
         to have, by default those of their models: they are compared by leave-one-out.
+    beside
+        Further estimates on the same rows, such as from ``fit_reml`` or ``fit_spatial_ml``.
     progress
         Called with the name of each step and None when it begins, and with its seconds after it.
 
@@ -153,7 +157,7 @@ def make_report(
     clock = _Clock(progress)
     if frequentist is None:
         frequentist = clock("frequentist estimates", lambda: fit_frequentist(fit))
-    results = Results(fit, frequentist, _named(fit, others))
+    results = Results(fit, frequentist, _named(fit, others), beside)
     clock("checks of the sampling", lambda: results.check)
     clock("leave-one-out", lambda: results.loo)
     clock("checks of the model", lambda: results.criticism)
@@ -179,6 +183,7 @@ def write_report(
     path: str | Path,
     numbers: str | Path | None = None,
     others: Mapping[str, Fit] | Sequence[Fit] = (),
+    beside: Sequence[Result] = (),
     progress: Progress | None = None,
 ) -> Path:
     """Write everything there is to know of a fit as one self-contained HTML page.
@@ -188,7 +193,7 @@ def write_report(
 
     Parameters
     ----------
-    fit, frequentist, others, progress
+    fit, frequentist, others, beside, progress
         As for :func:`make_report`.
     path
         Of the HTML file, which appears whole or not at all.
@@ -205,7 +210,7 @@ def write_report(
     FitError
         A file cannot be written; or the estimates, or one of the other fits, are of other rows.
     """
-    report = make_report(fit, frequentist, others=others, progress=progress)
+    report = make_report(fit, frequentist, others=others, beside=beside, progress=progress)
     return save_report(report, path, numbers)
 
 

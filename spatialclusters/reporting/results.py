@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
 
+from spatialclusters.comparison import Result
 from spatialclusters.criticism import Criticism, criticize, leave_one_out
 from spatialclusters.design import Design
 from spatialclusters.diagnostics import Check, check
@@ -32,6 +33,8 @@ class Results:
         The posterior, and estimates on the same rows.
     others
         Further fits of the same rows, by the name they are shown under.
+    beside
+        Further estimates: mixed models, spatial models by maximum likelihood or by moments.
     name
         What the fit itself is shown under beside them.
     """
@@ -39,6 +42,7 @@ class Results:
     fit: Fit
     frequentist: Frequentist
     others: Mapping[str, Fit] = field(default_factory=dict)
+    beside: Sequence[Result] = ()
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from spatialclusters.reporting.blocks import Table
 from spatialclusters.reporting.text import decimals_for
 from spatialclusters.reporting.values import (
+    Interval,
     Mark,
     Number,
     Shown,
@@ -116,10 +117,11 @@ def precision_table(frame: pd.DataFrame, caption: Shown) -> Table:
 
 def group_table(frame: pd.DataFrame, effects: tuple[str, ...], caption: Shown) -> Table:
     """Lay out one line per group, in the order of the frame: of very many the first and last."""
-    heads = ["group"]
+    heads, units = ["group"], []
     for effect in effects:
-        unit = frame.loc[frame["effect"] == effect, "unit"].iloc[0]
-        heads += [f"{EFFECT_NAMES.get(effect, 'estimate')} ({unit})", "95 % interval"]
+        name = EFFECT_NAMES.get(effect, "estimate")
+        heads += [name, "95 % interval"]
+        units.append(f"{name} in {frame.loc[frame['effect'] == effect, 'unit'].iloc[0]}")
     rows: list[list[Shown]] = []
     for group, lines in frame.groupby("group", sort=False):
         cells: list[Shown] = [str(group)]
@@ -137,7 +139,9 @@ def group_table(frame: pd.DataFrame, effects: tuple[str, ...], caption: Shown) -
         heads, rows = heads[:-1], [row[:-1] for row in rows]
     kept, left_out = _ends(rows)
     title = say("{}: table of {}{}", caption, count(len(rows)), left_out)
-    return Table(caption, heads, kept, title)
+    return Table(
+        say("{}: {}", caption, "; ".join(units).replace(" in per", " per")), heads, kept, title
+    )
 
 
 def _ends(rows: list[list[Shown]]) -> tuple[list[list[Shown]], Shown]:
@@ -193,13 +197,21 @@ def check_table(frame: pd.DataFrame, caption: Shown, words: tuple[str, str]) -> 
             [
                 row["check"],
                 with_number(str(row["value"]), float(row["number"])),
-                quoted(str(row["expected"]).replace("<=", "≤").replace(">=", "≥")),
+                _expected(str(row["expected"])),
                 Mark(words[0], "good") if passed else Mark(words[1], "bad"),
                 *([("" if passed else row["advice"])] if advice else []),
             ]
         )
     heads = ("check", "value", "expected", "verdict", *(["what to do"] if advice else []))
     return Table(caption, heads, rows)
+
+
+def _expected(text: str) -> Shown:
+    """Return a range as an interval, anything else as its words and numbers."""
+    low, dash, high = text.removesuffix(" %").partition("–")
+    if dash:
+        return Interval(text, float(low), float(high))
+    return quoted(text.replace("<=", "≤").replace(">=", "≥"))
 
 
 def with_number(text: str, value: float) -> Shown:

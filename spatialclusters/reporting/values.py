@@ -76,7 +76,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Words with a tone: good, bad, or again where they only repeat those above."""
+    """Words with a tone: good, bad, again where they repeat those above, word if unbroken."""
 
     text: str
     tone: str

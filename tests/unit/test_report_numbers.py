@@ -114,7 +114,7 @@ def test_every_number_shown_is_its_value_at_the_printed_precision(twins, variant
         if "low" in each:
             ends = ("—", "—")
             if each["text"] != "—":
-                ends = each["text"].strip("[]").split(", ")
+                ends = re.split(", |–", each["text"].strip("[]").removesuffix(" %"))
             agree(ends[0], each["low"])
             agree(ends[1], each["high"])
             seen += 1

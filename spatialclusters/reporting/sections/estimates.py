@@ -10,6 +10,7 @@ from spatialclusters.reporting.figures import picture
 from spatialclusters.reporting.results import Results
 from spatialclusters.reporting.tables import digits_of, estimate_table
 from spatialclusters.reporting.values import Sentence, count, fixed, interval, join, say
+from spatialclusters.result import Fit
 
 __all__ = ["coefficient_section"]
 
@@ -43,9 +44,10 @@ def coefficient_section(results: Results) -> Section:
 def _picture(results: Results, shown: pd.DataFrame) -> Block:
     """Draw the coefficients of interest of every estimator."""
     terms = set(shown["term"]) - {"intercept"} or set(results.fit.design.terms)
+    beside = [each.estimates for each in results.beside if not isinstance(each, Fit)]
     frames = [
         frame[frame["term"].isin(terms) & (frame["effect"] == "coefficient")]
-        for frame in (results.coefficients, results.frequentist.estimates)
+        for frame in (results.coefficients, results.frequentist.estimates, *beside)
     ]
     caption = "Coefficients with 95 % intervals: the posterior beside frequentist estimates on the "
     columns = ["estimator", "term", "unit", "estimate", "ci_low", "ci_high"]
