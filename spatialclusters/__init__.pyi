@@ -54,6 +54,7 @@ from .ranges import uninformed_weights as uninformed_weights
 from .rankings import rank_levels as rank_levels
 from .regression_tables import RegressionTable as RegressionTable
 from .regression_tables import regression_table as regression_table
+from .reporting import make_report as make_report
 from .reporting import write_report as write_report
 from .residuals import regional_residuals as regional_residuals
 from .residuals import residual_moran as residual_moran

@@ -81,15 +81,16 @@ def verdict_sentence(verdict: Check) -> Shown:
 def data_cautions(fit: Fit) -> Iterator[Sentence]:
     """Yield what is wrong with a sample, each with its number and what follows from it."""
     record, growth = fit.design.record, fit.spec.growth
-    for year, cells in record.get("cells", {}).items():
-        listed = cells["observed"] + cells["withheld"]
-        if listed and cells["withheld"] > _FEW * listed:
-            share = percent(cells["withheld"], listed)
-            yield say(
-                "{} of the cells that are listed for {} are withheld, the small ones as a rule",
-                share,
-                str(year),
-            )
+    withheld = [
+        say("{} in {}", percent(cells["withheld"], listed), str(year))
+        for year, cells in record.get("cells", {}).items()
+        if (listed := cells["observed"] + cells["withheld"]) and cells["withheld"] > _FEW * listed
+    ]
+    if withheld:
+        yield say(
+            "cells that are listed are withheld, the small ones as a rule ({})",
+            join(withheld, ", "),
+        )
     held = record.get("share_of_base_in_sample")
     if held is not None and held < _MOST:
         yield say("the rows hold only {} of what is published for the base year", percent(held))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -444,6 +445,10 @@ def test_check(capsys, fitted, short):
     assert "  FAIL bulk ESS" in capsys.readouterr().out
     assert main(["check", str(short), "--format", "json"]) == 3
     assert {row["passed"] for row in json.loads(capsys.readouterr().out)} == {True, False}
+    assert main(["check", str(fitted), "--model"]) == 0
+    assert "\nModel: " in capsys.readouterr().out
+    assert main(["check", str(short), "--model", "--format", "json"]) == 3
+    assert {row["of"] for row in json.loads(capsys.readouterr().out)} == {"sampling", "model"}
 
 
 def test_one_chain_cannot_pass(capsys, fitted, tmp_path):
@@ -474,7 +479,7 @@ def test_not_a_fit(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_report(capsys, short, tmp_path):
+def test_report(capsys, short, fitted, tmp_path):
     output = tmp_path / "report.html"
     assert main(["report", str(short), "-o", str(output)]) == 0
     printed = capsys.readouterr()
@@ -485,6 +490,24 @@ def test_report(capsys, short, tmp_path):
     assert "existing file" in refused(capsys, "report", short, "-o", output)
     assert output.read_bytes() == page
     assert "itself" in refused(capsys, "report", short, "-o", short, "--force")
+    numbers = tmp_path / "numbers.json"
+    words = ["report", str(short), "-o", str(output), "--json", str(numbers), "--force", "-v"]
+    assert main([*words, "--spatial-ml", "--with", str(fitted)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{output}\n{numbers}\n"
+    assert "leave-one-out of the other models ..." in printed.err
+    assert re.search(r"section ladder: \d+\.\d s", printed.err)
+    record = json.loads(numbers.read_text("utf-8"))
+    ladder, frequentist = (
+        next(each for each in record["sections"] if each["name"] == name)
+        for name in ("ladder", "frequentist")
+    )
+    models = [row[0] for row in ladder["blocks"][1]["rows"]]
+    assert set(models) == {"income_convergence", "good"}
+    assert "ML SEM" in {row[1] for row in frequentist["blocks"][1]["rows"]}
+    assert "existing file" in refused(
+        capsys, "report", short, "-o", tmp_path / "new.html", "--json", numbers
+    )
 
 
 # what reaches the terminal
