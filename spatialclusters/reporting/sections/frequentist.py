@@ -69,7 +69,7 @@ def _lead(judged: pd.DataFrame) -> Paragraph:
         "a reason given below{}.",
         count(small),
         count(len(judged)),
-        f"{LARGE:g}",
+        fixed(LARGE, 0),
         count(expected),
         say("; {} are so for none, which is a warning", count(warning)) if warning else "",
     )
