@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +13,7 @@ from spatialclusters.sources.checks import withheld_by_year
 from spatialclusters.sources.definitions import Definition, differ_in_zeros
 from spatialclusters.sources.levels import ancestors, industry_level, system_of
 from spatialclusters.sources.recodes import known_code, why_not
+from spatialclusters.sources.regimes import empty_without_row
 from spatialclusters.sources.tidy import FILLED_CELL, WITHHELD_CELL, Cells
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def to_panel(
         codes changed are found under their other code, and named in the notes.
     ends
         First and last year, for columns ``x_start`` and ``x_end``; otherwise one row a
-        year. A cell without a row in one of the two years has no number there.
+        year. A cell without a row in one of the two years is zero there if the agency published
+        all cells of that year (County Business Patterns until 2016, QCEW), its region and its
+        industry among them; otherwise it has no number.
 
     Returns
     -------
@@ -86,6 +89,9 @@ def to_panel(
         frame, more = _in_areas(frame, regions)
         notes += [regions.describe(), *more]
     table = _summed(frame)
+    if ends is not None:
+        table, more = _with_empty(table, {origin.source for origin in cells.origins})
+        notes += more
     labels = [name for name in ("subcluster", "traded") if name in clusters.frame.columns]
     groups = clusters.frame.rename({"code": "industry", "group": "cluster"})
     table = table.join(groups, on="industry", how="left")
@@ -222,6 +228,32 @@ def _of_ends(cells: Cells, ends: tuple[int, int]) -> Cells:
         msg = f"panel: got ends {ends}; expected two of the years {listing(years)}, in order. Choose them."
         raise PanelError(msg)
     return replace(cells, frame=cells.frame.filter(pl.col("year").is_in(ends)))
+
+
+def _with_empty(table: pl.DataFrame, sources: Collection[str]) -> tuple[pl.DataFrame, list[str]]:
+    """Add the cells without a row in years in which no row means that nobody works there."""
+    cells = table.select("region", "industry").unique()
+    parts, notes = [table], []
+    for year in sorted(table["year"].unique().to_list()):
+        if not empty_without_row(sources, year):
+            continue
+        there = table.filter(pl.col("year") == year)
+        empty = (
+            cells.join(there, on=["region", "industry"], how="anti")
+            .join(there.select("region").unique(), on="region", how="semi")
+            .join(there.select("industry").unique(), on="industry", how="semi")
+        )
+        zeros = [pl.lit(0.0).alias(name) for name in table.columns[3:]]
+        parts.append(
+            empty.with_columns(pl.lit(year, table.schema["year"]).alias("year"), *zeros).select(
+                table.columns
+            )
+        )
+        if empty.height:
+            notes.append(
+                f"{year}: {empty.height} cells without a row are zero, as all cells were published"
+            )
+    return pl.concat(parts), notes
 
 
 def _wide(

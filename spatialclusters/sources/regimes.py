@@ -7,14 +7,24 @@ its zeros are numbers is then not known.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
 from spatialclusters.errors import PanelError, listing
 
-__all__ = ["LARGE", "NOISE", "RANGES", "REGIMES", "SIZES", "Regime", "classification", "regime_for"]
+__all__ = [
+    "LARGE",
+    "NOISE",
+    "RANGES",
+    "REGIMES",
+    "SIZES",
+    "Regime",
+    "classification",
+    "empty_without_row",
+    "regime_for",
+]
 
 Bounds = Mapping[str, tuple[float, float]]
 
@@ -175,6 +185,18 @@ def regime_for(source: str, year: int) -> Regime:
         "`regime=dataclasses.replace(regime_for(source, a_year_with_the_same_rules), first=..., last=...)`."
     )
     raise PanelError(msg)
+
+
+def empty_without_row(sources: Collection[str], year: int) -> bool:
+    """Say whether all of the sources publish every cell of a year where somebody works.
+
+    Examples
+    --------
+    >>> empty_without_row(["cbp"], 2016), empty_without_row(["cbp"], 2017), empty_without_row(["table"], 2016)
+    (True, False, False)
+    """
+    full = {r.source for r in REGIMES if r.first <= year <= r.last and r.absent == "zero"}
+    return {*sources} <= full
 
 
 def classification(source: str, year: int) -> str:

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from spatialclusters.reporting import write_report
+import spatialclusters as sc
+from spatialclusters.demo import run_demo
 from tests.unit.test_report import EVIL, SECTIONS
 
 pytestmark = pytest.mark.external
@@ -47,30 +48,75 @@ async function look(width) {
 </script>"""
 
 
-def browse(folder, *words):
+def find_browser():
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    return browser
+
+
+def browse(folder, *words):
     always = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
     always += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}"]
     always += ["--virtual-time-budget=600000", "--enable-logging=stderr"]
     return subprocess.run(
-        [browser, *always, *words], cwd=folder, capture_output=True, text=True, check=False,
+        [find_browser(), *always, *words], cwd=folder, capture_output=True, text=True, check=False,
         timeout=300,
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["usual", "hostile", "plain"])
-def page(request, synthetic_fit, tmp_path_factory):
+MADE_UP = {
+    "usual": ("clusters", {"geometry": True, "simulated": True}),
+    "hostile": ("clusters", {"labels": EVIL}),
+    "plain": ("plain", {"weights": False}),
+}
+DEMO = ("us_income", "simulated_economy")
+# model, table; what a page looks like does not depend on how long the chains are
+REAL = {
+    "US clusters": ("cluster_growth", "clusters_2018_2021.parquet"),
+    "US industries": ("employment_growth", "industries_2018_2021.parquet"),
+}
+SHORT = {"chains": 2, "tune": 100, "draws": 200, "seed": 20261126, "progress": False}
+
+
+def real_fit(data, name):
+    model, table = REAL[name]
+    panel = sc.read_panel(data / "us_ea" / table, data / "us_ea" / "boundaries.geojson")
+    weights = sc.read_weights(data / "us_ea" / "queen.parquet")
+    linkages = data / "concordance" / "linked_clusters.csv"
+    return sc.fit(sc.load_model(model), panel, weights, linkages=linkages, **SHORT)
+
+
+def report_on(request, kind, folder):
+    """Write a report of a kind, and return where it is."""
+    page = folder / "report.html"
+    if kind in DEMO:
+        shutil.copy(request.getfixturevalue("demo_folder") / f"{kind}.html", page)
+    elif kind in REAL:
+        sc.write_report(real_fit(request.getfixturevalue("data_folder"), kind), path=page)
+    else:
+        variant, more = MADE_UP[kind]
+        sc.write_report(request.getfixturevalue("synthetic_fit")(variant, **more), path=page)
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    run_demo(
+        folder, chains=SHORT["chains"], tune=SHORT["tune"], draws=SHORT["draws"], progress=False
+    )
+    return folder
+
+
+LONG = [pytest.param(kind, marks=pytest.mark.slow) for kind in (*DEMO, *REAL)]
+
+
+@pytest.fixture(scope="module", params=[*MADE_UP, *LONG])
+def page(request, tmp_path_factory):
     """A folder with a report of each kind."""
-    folder = tmp_path_factory.mktemp(request.param)
-    how = {
-        "usual": ("clusters", {"geometry": True, "simulated": True}),
-        "hostile": ("clusters", {"labels": EVIL}),
-        "plain": ("plain", {"weights": False}),
-    }
-    variant, more = how[request.param]
-    write_report(synthetic_fit(variant, **more), path=folder / "report.html")
+    find_browser()
+    folder = tmp_path_factory.mktemp("page")
+    report_on(request, request.param, folder)
     return folder
 
 

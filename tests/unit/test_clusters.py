@@ -1,6 +1,7 @@
 """From cells to the table that a panel is made of: nothing dropped, nothing invented."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,45 @@ def test_both_ends_in_one_row():
     ]
     assert notes[-1].startswith("1 of 5 published cells")  # of these two years
     assert "years" in refused(to_panel, cells(), read_clusters(CLUSTERS), ends=(2018, 2020))
+
+
+def test_no_row_is_zero_in_years_in_which_every_cell_was_published():
+    """Until 2016 the Census Bureau withheld numbers, not rows; since 2017 it leaves rows out."""
+    rows = [
+        ("01001", "311811", 2012, 20.0), ("01001", "312120", 2012, 7.0),
+        ("01003", "311811", 2012, 5.0), ("01001", "311811", 2016, 25.0),
+        ("01003", "312120", 2016, 4.0), ("01005", "311811", 2016, 6.0),
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["region", "industry", "year", "employment"])
+
+    def built(source, later):
+        table = cells(frame.replace({"year": {2016: later}}))
+        table = replace(table, origins=(replace(table.origins[0], source=source),))
+        panel = to_panel(table, read_clusters(CLUSTERS), ends=(2012, later))
+        ends = panel.set_index(["region", "industry"])[["employment_start", "employment_end"]]
+        return ends.T.to_dict("list"), panel
+
+    nan = pytest.approx(np.nan, nan_ok=True)
+    found, panel = built("cbp", 2016)
+    assert found == {
+        ("01001", "311811"): [20.0, 25.0],
+        ("01001", "312120"): [7.0, 0.0],
+        ("01003", "311811"): [5.0, 0.0],
+        ("01003", "312120"): [0.0, 4.0],
+        ("01005", "311811"): [nan, 6.0],  # the file of 2012 does not have this county at all
+    }
+    bounds = panel.set_index(["region", "industry"]).loc[("01001", "312120")]
+    assert bounds[["employment_lower_end", "employment_upper_end"]].tolist() == [0.0, 0.0]
+    notes = panel.attrs["spatialclusters"]["notes"]
+    assert "2012: 1 cells without a row are zero, as all cells were published" in notes
+    assert "2016: 2 cells without a row are zero, as all cells were published" in notes
+    found, _ = built("cbp", 2018)
+    assert found["01001", "312120"] == [7.0, nan]
+    assert found["01003", "312120"] == [0.0, 4.0]
+    found, panel = built("table", 2016)  # of which nobody knows
+    assert found["01001", "312120"] == [7.0, nan]
+    assert found["01003", "312120"] == [nan, 4.0]
+    assert "without a row" not in str(panel.attrs["spatialclusters"]["notes"])
 
 
 @pytest.mark.parametrize(
