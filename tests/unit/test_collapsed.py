@@ -323,12 +323,11 @@ def test_a_warm_start_makes_a_skewed_posterior_standard():
         value += 0.5 * (x[2] - 3.0) ** 2 / 4.0
         return value - x[0] - jax.nn.log_sigmoid(x[1]) - jax.nn.log_sigmoid(-x[1])
 
-    def gradient(z, warm):
-        def moved(z):
-            point, log_jacobian = stretch(z, warm)
-            return potential(point) - log_jacobian
+    def moved(z, warm):
+        point, log_jacobian = stretch(z, warm)
+        return potential(point) - log_jacobian
 
-        return jax.value_and_grad(moved)(jnp.asarray(z))
+    gradient = jax.jit(jax.value_and_grad(moved))
 
     found = find_warm_start(
         gradient, np.zeros(3), np.array([True, False, False]), draws=2000, seed=1
