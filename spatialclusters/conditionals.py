@@ -20,6 +20,7 @@ from scipy import sparse
 
 from spatialclusters.collapsed.layout import Problem
 from spatialclusters.collapsed.problem import mixed_model
+from spatialclusters.errors import FitError, listing
 from spatialclusters.likelihood import theta_at
 from spatialclusters.result import Fit
 
@@ -30,6 +31,9 @@ _PADDED: Final = 1.5
 
 _ENTRIES: Final = 500_000
 """Numbers in an array of a bucket."""
+
+_NOTHING: Final = 1e-10
+"""What the others say of a row, beside what the row would add: below it is rounding."""
 
 
 class MarginalNormal:
@@ -77,11 +81,26 @@ class MarginalNormal:
             standard deviations.
         """
         if self.problem.space is None and self.problem.blend is None:
-            diagonal, shifted = self._units.at(parameters)
+            alone, diagonal, shifted = self._units.at(parameters)
         else:
             own, across, shifted = self._whole(parameters)
-            diagonal = own.diagonal() - (across**2).sum(axis=1)
+            alone = own.diagonal()
+            diagonal = alone - (across**2).sum(axis=1)
+        self._refuse_unknown(np.flatnonzero(diagonal < _NOTHING * alone))
         return diagonal, shifted / np.sqrt(diagonal)
+
+    def _refuse_unknown(self, rows: np.ndarray) -> None:
+        """Refuse rows of which the others say nothing."""
+        if not rows.size:
+            return
+        names = [name for name in self.fit.design.data.data_vars if str(name).startswith("row_")]
+        ids = [self.fit.design.data[name].values[rows[:8]] for name in names]
+        shown = listing(" ".join(map(str, each)) for each in zip(*ids, strict=True))
+        msg = (
+            f"leave-one-out: got rows of which all others say nothing ({shown}); expected none. A "
+            "coefficient with a flat prior rests on them alone: give it a proper prior, or leave them out."
+        )
+        raise FitError(msg)
 
     @cached_property
     def _units(self) -> _Units:
@@ -98,11 +117,15 @@ class MarginalNormal:
         own, across, shifted = self._whole(parameters)
         out = np.empty(len(members))
         for u, rows in enumerate(members):
-            K = own[rows][:, rows].toarray() - across[rows] @ across[rows].T
-            v = shifted[rows]
-            out[u] = 0.5 * (
-                np.linalg.slogdet(K)[1] - v @ np.linalg.solve(K, v) - len(rows) * np.log(2 * np.pi)
+            alone = own[rows][:, rows].toarray()
+            root, failed = scipy.linalg.lapack.dpotrf(
+                alone - across[rows] @ across[rows].T, lower=True
             )
+            pivots = np.diag(root)
+            if failed or (pivots**2 < _NOTHING * np.diag(alone)).any():
+                self._refuse_unknown(rows)
+            half = scipy.linalg.solve_triangular(root, shifted[rows], lower=True)
+            out[u] = np.log(pivots).sum() - 0.5 * (half @ half + len(rows) * np.log(2 * np.pi))
         return out
 
     def _whole(
@@ -181,8 +204,8 @@ class _Units:
         self.scratch, self.place = np.empty(most), np.empty(most, dtype=np.int64)
         self.information = np.empty((self.size + 1) ** 2)
 
-    def at(self, parameters: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return K's diagonal and K r at one draw, each (N,)."""
+    def at(self, parameters: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the precisions of the noise, K's diagonal and K r at one draw, each (N,)."""
         theta = theta_at(self.fit.spec, self.fit.design, parameters)
         weights = np.asarray(theta.sigma)[self.problem.classes] ** -2.0
         variance = 0.0
@@ -201,7 +224,7 @@ class _Units:
             known, w = bucket.known, part.weights[bucket.known]
             diagonal[bucket.rows[known]] = w - w**2 * spread[known]
             shifted[bucket.rows[known]] = w * (part.residual - expected)[known]
-        return diagonal, shifted
+        return weights, diagonal, shifted
 
     def _places(self, bucket: _Bucket) -> tuple[np.ndarray, np.ndarray]:
         """Return where each unit's entries of the covariance are, and room for them, (U, w, w)."""

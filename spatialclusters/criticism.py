@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spatialclusters.errors import FitError
-from spatialclusters.loo import GOOD_K, Loo, marginal_loo
+from spatialclusters.loo import Loo, marginal_loo
 from spatialclusters.predictive import predictive_statistics
 from spatialclusters.residuals import residual_moran, residuals
 from spatialclusters.result import Fit, once_per_fit
@@ -216,7 +216,7 @@ def _loo_checks(loo: Loo | None) -> Iterator[tuple[Any, ...]]:
             "shape, or another scale, than the model says.",
         )
     yield (
-        f"rows whose Pareto k is below {GOOD_K}",
+        f"rows whose Pareto k is below {loo.good_k:.2g}",
         100.0 * loo.reliable,
         f"{100 * loo.reliable:.1f} %",
         f">= {100 * _RELIABLE:g} %",

@@ -74,7 +74,7 @@ class Design:
     ----------
     data
         Dataset: ``y`` (obs), ``X`` (obs, term) in raw units and without the
-        intercept, ``center`` and ``scale`` (term) for use inside the model,
+        intercept, ``center`` (zeros without an intercept) and ``scale`` (term) for use inside the model,
         ``code_<group>`` (obs) with levels as coordinate ``<group>``,
         ``row_region``, ``row_industry``, ``row_cluster`` and ``size`` (obs)
         where they exist. If the model estimates W, ``X`` is that of the reference and
@@ -113,7 +113,7 @@ class Design:
 
     @cached_property
     def standardized(self) -> np.ndarray:
-        """Covariates centered and scaled, shape (obs, term)."""
+        """Covariates centered (if there is an intercept) and scaled, shape (obs, term)."""
         return np.asarray((self.X - self.data["center"].values) / self.data["scale"].values)
 
     @cached_property
@@ -327,7 +327,8 @@ def build_design(
         {
             "y": ("obs", rows.y),
             "X": (("obs", "term"), X),
-            "center": ("term", X.mean(axis=0)),
+            # through the origin, centering would be another model
+            "center": ("term", X.mean(axis=0) * spec.parsed_formula.intercept),
             "scale": ("term", X.std(axis=0, ddof=1)),
             **{f"row_{dim}": ("obs", ids) for dim, ids in rows.ids.items()},
             **{f"code_{name}": ("obs", entry["codes"]) for name, entry in groups.items()},

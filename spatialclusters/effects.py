@@ -241,9 +241,11 @@ def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
         number = effect != "sd" or name.startswith(("size.", "nu", "sd(log sigma)"))
         for i, label in enumerate(labels):
             draws = values if values.ndim == 2 else values[..., i]
-            unit = "" if number else response if label in ("", "1") else per_unit
+            slope = name.startswith("sd(") and label not in ("", "1")
+            unit = "" if number else per_unit if slope else response
+            constant = name.startswith("sd(") and label == "1"
             yield (
-                _identity(fit, name, "" if label == "1" else str(label))
+                _identity(fit, name, "" if constant else str(label))
                 | {"effect": effect, "unit": unit}
                 | summarize_draws(draws)
             )

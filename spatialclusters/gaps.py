@@ -5,6 +5,7 @@ A gap that no listed reason explains is a warning: of the sampling, of the data,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -236,6 +237,7 @@ def _of_groups(fit: Fit, others: Iterable[Result]) -> Iterator[_Reason]:
 
 def _of_priors(fit: Fit) -> Iterator[_Reason]:
     priors = {name: each.prior for name, each in model_priors(fit.spec, fit.design).items()}
+    widths = {f"cor({group.name})": len(group.columns) for group in fit.design.groups}
     within = supports(fit.spec, fit.design)
 
     def pulls(gap: _Gap) -> bool:
@@ -243,15 +245,18 @@ def _of_priors(fit: Fit) -> Iterator[_Reason]:
         name = name if gap.effect != "correlation" else gap.term.split(" [")[0]
         if gap.effect in ("direct", "indirect", "total") or name not in priors:
             return False
-        score = _score(priors[name], gap.estimate, within.get(name, (0.0, 1.0)))
-        return abs(score) * gap.std_error >= _ONE_HALF * abs(gap.difference)
+        score = _score(
+            priors[name], gap.estimate, within.get(name, (0.0, 1.0)), widths.get(name, 2)
+        )
+        towards = score * gap.std_error * math.copysign(1.0, gap.difference)
+        return towards >= _ONE_HALF * abs(gap.difference)
 
     text = "Priors and partial pooling pull the posterior; the regressions have neither."
     yield _Reason(text, _any, pulls)
 
 
-def _score(prior: Prior, x: float, support: tuple[float, float]) -> float:
-    """Return the slope of the log prior density at x."""
+def _score(prior: Prior, x: float, support: tuple[float, float], width: int = 2) -> float:
+    """Return the slope of the log prior density at x; correlations are among ``width`` columns."""
     match prior.distribution:
         case "normal":
             return (prior.mean - x) / prior.sd**2
@@ -270,7 +275,8 @@ def _score(prior: Prior, x: float, support: tuple[float, float]) -> float:
             low, high = support
             return (prior.a - 1.0) / (x - low) - (prior.b - 1.0) / (high - x)
         case "lkj":
-            return -2.0 * (prior.eta - 1.0) * x / (1.0 - x**2)
+            # the density of one correlation among several
+            return -2.0 * (prior.eta - 1.0 + 0.5 * (width - 2)) * x / (1.0 - x**2)
     return 0.0  # flat and uniform ones pull nowhere
 
 

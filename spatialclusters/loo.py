@@ -8,6 +8,7 @@ as they do in the likelihood conditional on effects.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -23,9 +24,6 @@ from spatialclusters.result import Fit
 from spatialclusters.simulation import thinned
 
 __all__ = ["Loo", "compare_loo", "marginal_loo"]
-
-GOOD_K: Final = 0.7
-"""Largest Pareto k of a unit whose estimate is reliable (Vehtari et al. 2024)."""
 
 _DRAWS: Final = 400
 
@@ -58,14 +56,22 @@ class Loo:
     identity: tuple[str, str, str]
 
     @property
+    def good_k(self) -> float:
+        r"""Pareto k of a unit whose estimate is reliable: below :math:`\min(1 - 1/\log_{10} S, 0.7)`.
+
+        S draws are enough for tails so heavy, and no heavier (Vehtari et al. 2024).
+        """
+        return min(1.0 - 1.0 / math.log10(max(self.draws, 11)), 0.7)
+
+    @property
     def reliable(self) -> float:
-        """Share of units whose Pareto k is below 0.7."""
-        return float((self.pointwise["pareto_k"] < GOOD_K).mean())
+        """Share of units whose Pareto k is below :attr:`good_k`."""
+        return float((self.pointwise["pareto_k"] < self.good_k).mean())
 
     def __str__(self) -> str:
         return (
             f"elpd {self.elpd:.1f} (se {self.std_error:.1f}), {len(self.pointwise)} times one "
-            f"{self.by} left out, {self.draws} draws; Pareto k < {GOOD_K} for {self.reliable:.1%}"
+            f"{self.by} left out, {self.draws} draws; Pareto k < {self.good_k:.2g} for {self.reliable:.1%}"
         )
 
 
@@ -84,13 +90,14 @@ def marginal_loo(fit: Fit, *, by: str = "row", draws: int = _DRAWS) -> Loo:
     Raises
     ------
     FitError
-        The effects cannot be integrated out, or ``by`` is neither.
+        The effects cannot be integrated out, ``by`` is neither, or the others say nothing of a
+        row, since a coefficient with a flat prior rests on it alone.
 
     References
     ----------
     Vehtari, Gelman and Gabry (2017), doi:10.1007/s11222-016-9696-4; Buerkner, Gabry and
     Vehtari (2021), doi:10.1007/s00180-020-01045-4; Merkle, Furr and Rabe-Hesketh (2019),
-    doi:10.1007/s11336-019-09679-0.
+    doi:10.1007/s11336-019-09679-0; Vehtari, Simpson, Gelman, Yao and Gabry (2024), JMLR 25(72).
     """
     reason = why_not_collapsed(fit.spec)
     if reason is not None or by not in ("row", "region"):
@@ -197,7 +204,7 @@ def _stacking(results: Mapping[str, Loo]) -> dict[str, float]:
         apart = xr.DataArray(pointwise[name] - best, dims="unit")
         sizes = {"n_samples": loo.draws, "n_data_points": len(best)}
         known = {"elpd": float(apart.sum()), "se": loo.std_error, "p": 0.0, "scale": "log"}
-        known |= {"warning": False, "good_k": GOOD_K, "elpd_i": apart}
+        known |= {"warning": False, "good_k": loo.good_k, "elpd_i": apart}
         given[name] = ELPDDataLOO(**known, **sizes)
     table = arviz_stats.compare(given, method="stacking", round_to="none")
     return {name: float(table.loc[name, "weight"]) for name in results}

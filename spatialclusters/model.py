@@ -2,7 +2,8 @@
 
 Covariates are centered and scaled inside; what is recorded (``coefficient``,
 ``effect(...)``, ``sd(...)``) is in raw units. The overall intercept and the group
-intercepts refer to covariates at their sample means.
+intercepts refer to covariates at their sample means; without an overall intercept columns are
+scaled only, and everything refers to covariates of zero.
 """
 
 from __future__ import annotations

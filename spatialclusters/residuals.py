@@ -116,6 +116,8 @@ def residual_moran(fit: Fit, *, draws: int = 200, seed: int = 1) -> pd.DataFrame
     for group in design.groups:
         if group.name != "region" or "1" not in group.labels or group.structure != "iid":
             continue
+        if group.effect == "fixed":  # nothing is assumed of them, independence neither
+            continue
         again = design.data.attrs.get("blocks") != "subset"  # as in Design.lag
         lag = row_lag(fit.weights, {"region": group.levels}, restandardize=again)
         drawn = np.stack([each["effect(region)"][:, 0] for each in chosen], axis=1)

@@ -36,7 +36,7 @@ def linear_predictor(design: Design, parameters: Mapping[str, np.ndarray]) -> np
     Parameters
     ----------
     design
-        N rows; covariates enter centered at their sample means.
+        N rows; covariates enter centered at their sample means, or raw without an intercept.
     parameters
         ``intercept``, ``coefficient`` (term) and ``effect(g)`` (level, column) in
         raw units, as a fit's posterior names them, and ``delta`` or ``share`` of an estimated W.

@@ -243,4 +243,5 @@ def _warnings(column: Column) -> Iterator[str]:
         yield f"{rest} rows are alone in an absorbed group and say nothing."
     if column.loo is not None and column.loo.reliable < 1.0:
         share = 1.0 - column.loo.reliable
-        yield f"the elpd is not reliable for {share:.1%} of the units (Pareto k of 0.7 or more)."
+        above = f"Pareto k of {column.loo.good_k:.2g} or more"
+        yield f"the elpd is not reliable for {share:.1%} of the units ({above})."

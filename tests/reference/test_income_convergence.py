@@ -1,6 +1,7 @@
 """The posterior of income convergence against quadrature over sigma, beta integrated out."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from arviz_stats.base import array_stats
 from scipy import stats
@@ -84,6 +85,29 @@ def test_priors_of_the_quadrature_are_those_of_the_shipped_model(fit):
         "log(income)": "normal(0, 1)",
         "sigma": "half_normal(1)",
     }
+
+
+def test_a_line_through_the_origin_is_least_squares():
+    """With flat priors the posterior mean is the estimate, and its sd by the t distribution."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {"region": [f"r{i:02d}" for i in range(40)], "x": rng.normal(5.0, 1.0, 40)}
+    )
+    table["y"] = 2.0 * table["x"] + rng.normal(0.0, 0.3, 40)
+    flat = '[priors]\nx = {distribution = "flat"}\nsigma = {distribution = "inverse_scale"}'
+    spec = sc.parse_spec(f'formula = "y ~ 0 + x"\n{flat}')
+    origin = sc.fit(spec, sc.read_panel(table), seed=3, tune=200, draws=500, progress=False)
+    x, y = table["x"].to_numpy(), table["y"].to_numpy()
+    slope = x @ y / (x @ x)
+    spread = np.sqrt(((y - slope * x) ** 2).sum() / 39 / (x @ x) * 39 / 37)
+    draws = origin.draws("coefficient")[..., 0]
+    for found, wanted, error in (
+        (draws.mean(), slope, array_stats.mcse(draws, method="mean")),
+        (draws.std(), spread, array_stats.mcse(draws, method="sd")),
+    ):
+        assert abs(found - wanted) < MONTE_CARLO_ERRORS * error
+    (ols,) = sc.fit_frequentist(origin).estimates.query("effect == 'coefficient'")["estimate"]
+    assert ols == pytest.approx(slope, rel=1e-12)
 
 
 def test_diagnostics_pass(fit):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
 
 import spatialclusters as sc
 from spatialclusters.collapsed.layout import Problem, lay_out
@@ -351,3 +352,33 @@ def test_columns_that_say_the_same_are_refused():
     problem = Problem(X, np.zeros(n), np.zeros(3, bool), (factor,), np.zeros(n, int), 1)
     with pytest.raises(FitError, match="REML: got a likelihood that is no number"):
         restricted_maximum(lay_out(problem), np.random.default_rng(1).normal(size=n))
+
+
+def test_without_an_intercept_against_the_dense_criterion():
+    """The criterion of y = x b + a_region + e, written down with dense matrices."""
+    rng = np.random.default_rng(5)
+    at = np.repeat(np.arange(12), 8)
+    table = pd.DataFrame({"region": [f"r{k:02d}" for k in at], "x": rng.normal(3.0, 2.0, at.size)})
+    table["industry"], table["cluster"] = [f"i{k % 8}" for k in range(at.size)], "c"
+    table["y"] = 1.0 + 0.5 * table["x"] + rng.normal(size=12)[at] + rng.normal(0.0, 0.6, at.size)
+    spec = parse_spec('formula = "y ~ 0 + x + (1 | region)"')
+    found = fit_reml(build_design(spec, read_panel(table)), spec=spec)
+    terms = found.estimates.set_index("term")["estimate"]
+    x, y = table["x"].to_numpy(), table["y"].to_numpy()
+
+    def criterion(sd, sigma):
+        V = sd**2 * (at[:, None] == at) + sigma**2 * np.eye(at.size)
+        Vx = np.linalg.solve(V, x)
+        b = Vx @ y / (Vx @ x)
+        e = y - x * b
+        value = np.linalg.slogdet(V)[1] + np.log(Vx @ x) + e @ np.linalg.solve(V, e)
+        return value + (at.size - 1) * np.log(2.0 * np.pi), b
+
+    best = scipy.optimize.minimize(
+        lambda p: criterion(*np.exp(p))[0], [0.0, 0.0], method="Nelder-Mead",
+        options={"xatol": 1e-9, "fatol": 1e-12},
+    )  # fmt: skip
+    value, b = criterion(*np.exp(best.x))
+    assert found.criterion == pytest.approx(value, rel=RELATIVE)
+    got = [terms["x"], terms["sd(region)"], terms["sigma"]]
+    np.testing.assert_allclose(got, [b, *np.exp(best.x)], rtol=SINGULAR)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from spatialclusters.comparison import compare
 from spatialclusters.design import build_design
-from spatialclusters.effects import convergence
+from spatialclusters.effects import coefficients, convergence
 from spatialclusters.errors import FitError
 from spatialclusters.frequentist import fit_frequentist
 from spatialclusters.gaps import expected_gaps
@@ -212,3 +212,31 @@ def test_a_group_left_out_is_named(fit, frequentist):
     gaps = expected_gaps(fit, changed)
     assert gaps[0].startswith("Random effects (industry)")
     assert any(gap.startswith("Effects of region are in the model only") for gap in gaps)
+
+
+def test_noise_of_clusters_is_in_the_unit_of_the_response():
+    """Whatever the clusters are called: the intercept's column is called "1", too."""
+    draw = np.random.default_rng(1)
+    rows = pd.DataFrame({"region": np.repeat([f"r{i}" for i in range(12)], 3)})
+    rows["cluster"], rows["y"], rows["x"] = ["a", "b", "1"] * 12, *draw.normal(size=(2, 36))
+    spec = parse_spec('formula = "y ~ x + (1 + x | region)"\n[likelihood]\nscale = "by-cluster"')
+    posterior = {
+        "intercept": np.ones((2, 50)), "coefficient": draw.normal(size=(2, 50, 1)),
+        "effect(region)": draw.normal(size=(2, 50, 12, 2)), "sigma": np.ones((2, 50)),
+        "sd(region)": draw.uniform(1.0, 2.0, (2, 50, 2)), "cor(region)": np.zeros((2, 50, 1)),
+        "sd(log sigma)": np.ones((2, 50)), "sigma(cluster)": draw.uniform(1.0, 2.0, (2, 50, 3)),
+    }  # fmt: skip
+    fit = assemble(
+        spec, build_design(spec, read_panel(rows)), posterior, {},
+        panel=xr.Dataset(), geometry=None, provenance={},
+    )  # fmt: skip
+    frame = coefficients(fit)
+    noise = frame[frame["term"] == "sigma(cluster)"]
+    assert dict(zip(noise["group"], noise["unit"], strict=True)) == dict.fromkeys(
+        ["a", "b", "1"], "y"
+    )
+    sd = frame[frame["term"] == "sd(region)"]
+    assert dict(zip(sd["group"], sd["unit"], strict=True)) == {
+        "": "y",
+        "x": "y per unit of the term",
+    }

@@ -133,6 +133,29 @@ def test_residuals_of_clusters_meet_their_neighbors_in_the_cluster_only(syntheti
     assert table.loc[("residuals", "Cluster 3"), "moran"] == pytest.approx(wanted.mean(), rel=1e-9)
 
 
+def test_nothing_is_assumed_of_fixed_effects(noise):
+    """A trend of fixed effects is no fault of the model, of independent random ones it is."""
+    names, W = grid(12)
+    rng, trend = np.random.default_rng(2), np.repeat(np.linspace(-2.0, 2.0, 12), 12)
+    table = pd.DataFrame({"region": np.repeat(names, 3), "cluster": [*"abc"] * 144})
+    table["y"] = np.repeat(trend, 3) + rng.normal(size=len(table))
+    found = {}
+    for effect in ("random", "fixed"):
+        text = f'formula = "y ~ 1 + (1 | region)"\ngroups.region.effect = "{effect}"'
+        spec = sc.parse_spec(text)
+        design = sc.build_design(spec, sc.read_panel(table), W)
+        draws = {"intercept": np.zeros((2, 50)), "sigma": rng.normal(1.0, 0.02, (2, 50))}
+        draws["effect(region)"] = trend[:, None] + rng.normal(0.0, 0.3, (2, 50, 144, 1))
+        draws |= {"sd(region)": np.ones((2, 50, 1))} if effect == "random" else {}
+        fit = assemble(
+            spec, design, draws, {}, panel=xr.Dataset(), geometry=None, provenance=SETTINGS
+        )
+        found[effect] = residual_moran(fit).set_index("of")["p_value"]
+    assert found["random"]["effects"] < 0.01
+    assert "effects" not in found["fixed"]
+    assert (found["fixed"]["residuals"] > 0.01).all()
+
+
 def test_residuals_need_weights_for_neighbors(noise):
     with pytest.raises(sc.FitError, match="got a fit without weights"):
         residual_moran(fit_of(noise, weights=False))

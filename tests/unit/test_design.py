@@ -105,7 +105,12 @@ def test_no_covariates_and_no_intercept():
     assert empty.X.shape == (len(table), 0)
     assert empty.terms == ()
     assert empty.intercept
-    assert not build_design(spec("y ~ 0 + x"), panel).intercept
+    through_origin = build_design(spec("y ~ 0 + x + (1 + x | region)"), panel)
+    assert not through_origin.intercept
+    # centered columns would be another line than one through the origin
+    assert (through_origin.data["center"] == 0.0).all()
+    x = through_origin.X[:, 0]
+    np.testing.assert_allclose(through_origin.standardized[:, 0], x / x.std(ddof=1), rtol=RELATIVE)
 
 
 def test_columns_are_standardized_in_the_sample():

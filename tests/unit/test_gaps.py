@@ -19,10 +19,12 @@ from spatialclusters.result import assemble
 from spatialclusters.spatial_gmm import fit_spatial_gmm
 from spatialclusters.spatial_ml import fit_spatial_ml
 from spatialclusters.spec import parse_spec
+from spatialclusters.spec.distributions import Lkj
 from spatialclusters.weights import read_weights
 
 EXACT = 1e-12  # one subtraction and one division
 SCORE = 1e-6  # central differences of a log density
+GRID = 1e-3  # sums on a grid, and a wider difference
 
 
 def ring(n, reach=1):
@@ -107,6 +109,13 @@ def test_only_a_prior_that_pulls_explains(sd, verdict):
     assert got["reason"].startswith("Priors") == (verdict == "expected")
 
 
+@pytest.mark.parametrize(("shift", "verdict"), [(-3.0, "expected"), (3.0, "warning")])
+def test_a_prior_explains_gaps_in_its_own_direction_only(shift, verdict):
+    text = 'formula = "y ~ x + z"\n[priors]\nx = {distribution = "normal", mean = 0.0, sd = 0.05}'
+    fit = fit_of(ols_means(shift), text=text)
+    assert judged(judge_gaps(fit, fit_frequentist(fit)), "OLS", "x")["verdict"] == verdict
+
+
 @pytest.mark.parametrize(
     ("text", "x"),
     [
@@ -153,6 +162,20 @@ def test_the_pull_on_correlations_is_that_of_their_density():
     spec = parse_spec(text + '{distribution = "lkj", eta = 3.0}')
     want = (2.0 * np.log1p(-((0.4 + 1e-5) ** 2)) - 2.0 * np.log1p(-((0.4 - 1e-5) ** 2))) / 2e-5
     assert _score(spec.priors["cor(region)"], 0.4, (0.0, 1.0)) == pytest.approx(want, rel=SCORE)
+
+
+def test_the_pull_on_one_correlation_of_three_columns():
+    """LKJ is det(R)^(eta - 1); the other two correlations are summed out on a grid."""
+    from spatialclusters.gaps import _score
+
+    prior = Lkj(distribution="lkj", eta=3.0)
+    a, b = np.meshgrid(*2 * [np.linspace(-1.0, 1.0, 801)])
+
+    def density(r):
+        return np.maximum(1.0 + 2.0 * r * a * b - r**2 - a**2 - b**2, 0.0) ** 2.0
+
+    want = (np.log(density(0.41).sum()) - np.log(density(0.39).sum())) / 0.02
+    assert _score(prior, 0.4, (0.0, 1.0), 3) == pytest.approx(want, rel=GRID)
 
 
 @pytest.fixture(scope="module")

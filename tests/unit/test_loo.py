@@ -1,16 +1,19 @@
 """Marginal leave-one-out against conditionals of the dense normal, and against quadrature."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from scipy import special, stats
 
 import spatialclusters as sc
 from spatialclusters.conditionals import MarginalNormal
 from spatialclusters.loo import Loo, _smoothed
 from spatialclusters.processes import dependence_names
+from spatialclusters.result import assemble
 from tests.contracts.test_processes import dense, design_of, values_of
 
 EXACT = 1e-8  # relative: conditionals through inverses of two different matrices
@@ -118,6 +121,39 @@ def test_comparison_prefers_the_model_that_made_the_data(fits):
     regions = sc.marginal_loo(fits["x"], by="region")
     # one row a region: the same units in another order
     assert regions.elpd == pytest.approx(results["x"].elpd, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("draws", "good"), [(100, 0.5), (400, 1.0 - 1.0 / np.log10(400)), (4000, 0.7)]
+)
+def test_few_draws_ask_for_lighter_tails(draws, good):
+    units = pd.DataFrame({"elpd": -1.0, "pareto_k": [good - 0.01, good + 0.01]})
+    loo = Loo(-2.0, 0.1, units, "row", draws, ("", "y", "y"))
+    assert loo.good_k == pytest.approx(good, rel=1e-12)
+    assert loo.reliable == 0.5
+    assert f"Pareto k < {good:.2g} for 50.0%" in str(loo)
+
+
+@pytest.mark.parametrize("by", ["row", "region"])
+def test_rows_of_which_the_others_say_nothing(by):
+    """A flat coefficient of one row, and of one region, rests on nothing else."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {"region": np.repeat([f"r{i}" for i in range(10)], 3), "y": rng.normal(size=30)}
+    )
+    table["cluster"] = ["a", "b", "c"] * 10
+    table["own"] = (table["region"] == "r4") * 1.0 if by == "region" else np.eye(30)[4]
+    flat = '[priors]\nown = {distribution = "flat"}\nintercept = {distribution = "flat"}'
+    spec = sc.parse_spec(f'formula = "y ~ own"\n{flat}')
+    design = sc.build_design(spec, sc.read_panel(table))
+    draws = {"intercept": np.zeros((2, 20)), "coefficient": np.zeros((2, 20, 1))}
+    draws["sigma"] = rng.uniform(0.5, 1.0, (2, 20))
+    fit = assemble(spec, design, draws, {}, panel=xr.Dataset(), geometry=None, provenance={})
+    named = "('r4 a', 'r4 b', 'r4 c')" if by == "region" else "('r1 b')"
+    with pytest.raises(sc.FitError, match=f"say nothing {re.escape(named)}.*flat prior"):
+        sc.marginal_loo(fit, by=by)
+    if by == "region":
+        assert np.isfinite(sc.marginal_loo(fit).elpd)
 
 
 @pytest.mark.slow

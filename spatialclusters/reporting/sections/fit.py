@@ -143,11 +143,12 @@ def _calibration(results: Results) -> Iterator[Block]:
         say(
             "{} Effects of the row's groups were integrated out, so that they could not follow it. "
             "Sum of log predictive densities {} (standard error {}), from {} draws; Pareto k is "
-            "below 0.7 in {} of rows, {} at most.",
+            "below {}, as so many draws ask, in {} of rows, {} at most.",
             told,
             fixed(loo.elpd, 1),
             fixed(loo.std_error, 1),
             count(loo.draws),
+            fixed(loo.good_k, 2),
             percent(loo.reliable),
             fixed(float(k.max()), 2),
         )

@@ -71,10 +71,11 @@ def _table(ladder: pd.DataFrame, fits: dict[str, Fit]) -> Table:
                 percent(row["reliable"]),
             )
         )
-    heads = ("model", "W", "space", "elpd", "difference", "its error", "stacking", "k < 0.7")
+    heads = ("model", "W", "space", "elpd", "difference", "its error", "stacking", "reliable")
     caption = (
         "Expected log predictive density (elpd) of rows left out one at a time, effects integrated "
-        "out; differences to the best, with their standard error; weights of stacking"
+        "out; differences to the best, with their standard error; weights of stacking; share of rows "
+        "whose Pareto k is as low as so many draws ask"
     )
     return Table(caption, heads, rows)
 

@@ -40,13 +40,14 @@ def model_section(results: Results) -> Section:
     spec, design = fit.spec, fit.design
     blocks: list[Block] = [Paragraph(line, "equation") for line in equation(fit)]
     less = ", less rho times that of its neighbors" if "rho" in spec.spatial.parameters else ""
-    blocks += [
-        Paragraph(
-            "Covariates enter centered at their sample means: the intercept is the expected "
-            f"response of an average row{less}."
-        ),
-        Code(spec.formula),
-    ]
+    if design.intercept:
+        blocks.append(
+            Paragraph(
+                "Covariates enter centered at their sample means: the intercept is the expected "
+                f"response of an average row{less}."
+            )
+        )
+    blocks.append(Code(spec.formula))
     if told := " ".join(space_sentences(fit)):
         blocks.insert(-1, Paragraph(quoted(told)))
     if spec.description:
