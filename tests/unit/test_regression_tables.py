@@ -268,7 +268,7 @@ def loo_of(fit, *, by="row", elpd=-123.456, k=0.1, rows=None):
     attrs = fit.design.data.attrs
     identity = (rows or fit.design.rows_digest, attrs["response"], attrs["unit"])
     pointwise = pd.DataFrame({"unit": list("abcd"), "elpd": elpd / 4, "pareto_k": [0.1] * 3 + [k]})
-    return Loo(elpd, 7.89, pointwise, by, 20, identity)
+    return Loo(elpd, 7.89, pointwise, by, 4000, identity)
 
 
 def test_elpd_stands_with_its_error(results):
