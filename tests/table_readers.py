@@ -100,6 +100,11 @@ def read_latex(text):
     out = []
     for row in re.split(r" \\\\(?:\[2pt\])?\n", body.lstrip("\n"))[:-1]:
         section = re.fullmatch(r"\\multicolumn\{\d+\}\{l\}\{\\textit\{(.*)\}\}", row)
+        row = re.sub(
+            r"\\begin\{tabular\}\[t\]\{@\{\}[cl]@\{\}\}(.*?)\\end\{tabular\}",
+            lambda found: found[1].replace(r"\\", " "),
+            row,
+        )
         cells = [section[1]] if section else re.split(r"(?<!\\)&", row)
         out.append([untex(cell).strip() for cell in cells])
     return out

@@ -235,7 +235,8 @@ def _warnings(column: Column) -> Iterator[str]:
         for verdict in frame["verdict"].drop_duplicates():
             if verdict not in ("ok", "constant"):
                 terms = frame.loc[frame["verdict"] == verdict, "term"].drop_duplicates()
-                yield f"{verdict} for {listing(terms)}: do not report these numbers."
+                named = listing(terms, 3)
+                yield f"{verdict} for {named}: do not report these numbers."
     elif isinstance(column.result, MixedModel):
         for term in column.result.singular:
             yield f"{term} is at the end of what is possible, and has no error."

@@ -27,6 +27,8 @@ _TEX: Final = {
 } | {mark: f"\\{mark}" for mark in "{}$&#%_"}
 _SIGNS: Final = {"−": "$-$", "∞": r"$\infty$"}
 _SPECIAL: Final = re.compile("|".join(map(re.escape, [*_TEX, *_SIGNS])))
+_CELL: Final = 18  # characters in a line of a cell: those of an interval
+_LABEL: Final = 36
 _LIGATURE: Final = re.compile(r"(-(?=-)|'(?='))")  # two would become one dash or quotation mark
 
 
@@ -50,7 +52,10 @@ def html(title: str, lines: Sequence[Line], notes: Sequence[str], *, page: bool)
 
 
 def latex(title: str, lines: Sequence[Line], notes: Sequence[str]) -> str:
-    """Set rules as booktabs does, and the notes below in the width of the text."""
+    """Set rules as booktabs does, and the notes below in the width of the text.
+
+    A table that is wider than the text is shrunk to it, if the document has graphicx.
+    """
     width = len(lines[0].cells)
     rows: list[str] = []
     for line in lines:
@@ -58,28 +63,30 @@ def latex(title: str, lines: Sequence[Line], notes: Sequence[str]) -> str:
             rows.append(r"\midrule")
         elif line.kind == "section":
             rows.append(r"\addlinespace")
-        label = _tex(line.label)
         if line.kind == "section":
+            label = _tex(line.label)
             rows.append(rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{label}}}}} \\")
         else:
-            cells = map(_number if line.numbers else _tex, line.cells)
+            cells = [_number(c) if line.numbers else _stacked(c, _CELL, "c") for c in line.cells]
             end = r" \\[2pt]" if 0 < line.position == line.span - 1 else r" \\"
-            rows.append(" & ".join([label, *cells]) + end)
+            rows.append(" & ".join([_stacked(line.label, _LABEL, "l"), *cells]) + end)
     caption = (
         [r"\setlength{\belowcaptionskip}{6pt}", rf"\caption{{{_tex(title)}}}"] if title else []
     )
     below = "\n".join(f"{_tex(note)}\\par" for note in notes)
     return "\n".join(
         [
-            r"% \usepackage{booktabs}",
+            r"% \usepackage{booktabs,graphicx}",
             r"\begin{table}[htbp]",
             r"\centering\small",
             *caption,
-            rf"\begin{{tabular}}{{l{'c' * width}}}",
+            rf"\sbox2{{\begin{{tabular}}{{l{'c' * width}}}",
             r"\toprule",
             *rows,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
+            r"\ifdim\wd2>\linewidth\ifdefined\resizebox\resizebox{\linewidth}{!}{\usebox2}",
+            r"\else\usebox2\fi\else\usebox2\fi",
             "",
             r"\medskip",
             r"\begin{minipage}{\linewidth}\footnotesize",
@@ -89,6 +96,20 @@ def latex(title: str, lines: Sequence[Line], notes: Sequence[str]) -> str:
             "",
         ]
     )
+
+
+def _stacked(text: str, width: int, side: str) -> str:
+    """Escape a text, and break it between words into lines of about this many characters."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    if len(lines) == 1:
+        return _tex(text)
+    inner = r"\\".join(map(_tex, lines))
+    return rf"\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{inner}\end{{tabular}}"
 
 
 def _tex(text: str) -> str:

@@ -474,9 +474,9 @@ def test_latex_holds_no_command_of_labels(hostile):
         "caption", "toprule", "midrule", "bottomrule", "addlinespace", "multicolumn", "textit",
         "medskip", "linewidth", "footnotesize", "par", "symbol", "textbackslash", "infty",
         "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
-        "textasciigrave", "\\", "&", "%", "$", "#", "_", "{", "}",
+        "textasciigrave", "sbox", "ifdim", "wd", "ifdefined", "resizebox", "usebox", "else", "fi", "\\", "&", "%", "$", "#", "_", "{", "}",
     }  # fmt: skip
-    assert text.count(r"\begin") == text.count(r"\end") == 3
+    assert text.count(r"\begin{") == text.count(r"\end{") >= 3
     assert "^^" not in text
     assert not re.search(r"(?<!\\)%(?! \\usepackage)", text)
     for row in re.split(r"\\\\(?:\[2pt\])?\n", text):
