@@ -1,3 +1,4 @@
+from . import plots as plots
 from ._version import __version__ as __version__
 from .calibration import Calibration as Calibration
 from .calibration import calibrate as calibrate

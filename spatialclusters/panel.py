@@ -70,6 +70,11 @@ class Panel:
     geometry: gpd.GeoSeries | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        across = " x ".join(f"{n:,} by {name}" for name, n in self.data.sizes.items())
+        shapes = "no shapes" if self.geometry is None else "with shapes"
+        return f"Panel({across}; {listing(self.variables)}; {shapes})"
+
     @property
     def regions(self) -> tuple[str, ...]:
         """Region ids in the order of the arrays."""

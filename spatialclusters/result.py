@@ -50,6 +50,14 @@ class Fit:
 
     tree: xr.DataTree
 
+    def __repr__(self) -> str:
+        chains, draws = (self.posterior.sizes[name] for name in ("chain", "draw"))
+        engine = self.provenance.get("engine", "no")
+        return (
+            f"Fit({self.spec.name!r}: {self.design.n_rows:,} rows, {chains} x {draws:,} draws, "
+            f"{engine} engine)"
+        )
+
     @cached_property
     def spec(self) -> ModelSpec:
         """The model, from its TOML text."""

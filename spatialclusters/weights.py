@@ -103,6 +103,11 @@ class Weights:
         object.__setattr__(self, "regions", regions)
         object.__setattr__(self, "matrix", matrix)
 
+    def __repr__(self) -> str:
+        scale = "row-standardized" if self.row_standardized else "as given"
+        alone = f"{len(self.isolates)} without neighbors"
+        return f"Weights({self.kind}, {scale}; {len(self.regions):,} regions, {self.n_links:,} links, {alone})"
+
     @property
     def n_links(self) -> int:
         """Number of directed links."""

@@ -238,6 +238,7 @@ def fit(
     show_estimates(sc.coefficients(result), "table", title=given.spec.title)
     write("\n".join(map(clean, describe_sample(result.design))))
     verdict = sc.check(result)
+    write(str(verdict).splitlines()[0])  # numbers that are kept keep their verdict
     say_verdict(verdict)
     path = shlex.quote(str(output))
     page = shlex.quote(str(output.with_suffix(".html")))

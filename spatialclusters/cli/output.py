@@ -27,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 _WIDE: Final = 400  # columns where nobody looks: files and pipes must not cut terms
-_LONGEST: Final = 120
+_LONGEST: Final = 200
 _FOLDED: Final = 22
 _KINDS: Final = {"eti": "equal-tailed"}
 _ONE: Final = r"([<>]?[-+]?\d[\d.,]*(e[-+]\d+)?%?|-?inf)"

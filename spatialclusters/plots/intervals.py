@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spatialclusters.comparison import Result
+from spatialclusters.effects import coefficients
 from spatialclusters.errors import FitError
 from spatialclusters.plots.canvas import COLORS, MUTED, canvas, finish, label_rows, shorten
+from spatialclusters.result import Fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,13 +23,14 @@ _MARKERS = "osD^vPX"
 _SPARED = 8  # levels that are shown beyond a limit, rather than a line that says so
 
 
-def plot_coefficients(*frames: pd.DataFrame, limit: int = 40) -> Figure:
+def plot_coefficients(*results: Result | pd.DataFrame, limit: int = 40) -> Figure:
     """Plot coefficients of several estimators side by side, with 95 % intervals.
 
     Parameters
     ----------
-    frames
-        Tidy estimates; rows with effect ``coefficient`` are shown, intercepts are not.
+    results
+        Fits, frequentist results of any kind, or tidy estimates; rows with effect ``coefficient``
+        are shown, intercepts are not.
     limit
         Largest number of terms; the figure says how many more there are.
 
@@ -35,7 +39,9 @@ def plot_coefficients(*frames: pd.DataFrame, limit: int = 40) -> Figure:
     FitError
         There is no coefficient to show.
     """
-    table = pd.concat(frames, ignore_index=True)
+    frames = [coefficients(each) if isinstance(each, Fit) else each for each in results]
+    tables = [getattr(frame, "estimates", frame) for frame in frames]
+    table = pd.concat(tables, ignore_index=True)
     table = table[(table["effect"] == "coefficient") & np.isfinite(table["estimate"])]
     table = table[~table["term"].str.startswith("intercept")]
     terms, names = (list(dict.fromkeys(table[column])) for column in ("term", "estimator"))

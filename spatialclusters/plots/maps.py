@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from spatialclusters.errors import FitError
+from spatialclusters.errors import FitError, listing
 from spatialclusters.plots.canvas import COLORS, MUTED, WIDTH, canvas, finish, shorten
 from spatialclusters.result import Fit
 
@@ -37,7 +37,7 @@ def plot_map(fit: Fit, frame: pd.DataFrame) -> Figure:
     Raises
     ------
     FitError
-        The fit has no geometry, or the frame has none of its regions.
+        The fit has no geometry, or the frame has none of its regions, or several rows of one.
     """
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
@@ -115,7 +115,16 @@ def _with_shapes(fit: Fit, frame: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
     if fit.geometry is None:
         msg = "map: got a fit without geometry; expected polygons. Refit with --regions FILE."
         raise FitError(msg)
-    rows = frame.set_index("group").reindex(list(map(str, fit.geometry.index)))
+    regions = list(map(str, fit.geometry.index))
+    found = frame[frame["group"].isin(regions)].set_index("group")
+    if found.index.has_duplicates:
+        kinds = listing(f"{effect} of {term}" for effect, term in
+                        found[["effect", "term"]].drop_duplicates().itertuples(index=False))  # fmt: skip
+        msg = (
+            f"map: got several rows a region ({kinds}); expected one. Choose an effect and a term."
+        )
+        raise FitError(msg)
+    rows = found.reindex(regions)
     if rows["estimate"].isna().all():
         msg = "map: got no estimate for any region of the fit; expected one row per region."
         raise FitError(msg)

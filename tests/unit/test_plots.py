@@ -1,6 +1,8 @@
 """Figures hold what the frames say, at any number of groups and with any labels."""
 
 import math
+import re
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -11,10 +13,12 @@ from matplotlib import _pylab_helpers
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 
+import spatialclusters as sc
 from spatialclusters.criticism import residual_spread
 from spatialclusters.effects import coefficients, convergence, group_effects
 from spatialclusters.errors import FitError
 from spatialclusters.estimates import estimates_frame
+from spatialclusters.frequentist import fit_frequentist
 from spatialclusters.plots import (
     convergence_paths,
     plot_by_group,
@@ -384,3 +388,32 @@ def test_spillovers_are_mapped(synthetic_fit):
     given = regional_impacts(Fit(tree), "distance").query("effect == 'spill_out'")
     assert len(given) == 12
     draw(plot_map(fit, given))
+
+
+def test_the_document_shows_every_figure_and_runs(synthetic_fit, tmp_path, monkeypatch):
+    document = Path(__file__).parents[2] / "docs" / "figures.md"
+    text = document.read_text("utf-8")
+    for name in sc.plots.__all__:
+        assert name == "printable" or name in text
+    fit = synthetic_fit("clusters", geometry=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sc, "load_fit", lambda path: fit, raising=False)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    exec(compile(code, document.name, "exec"), {})
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == set(re.findall(r'savefig\("([^"]+)"\)', code))
+
+
+def test_results_need_no_frames(synthetic_fit):
+    fit = synthetic_fit("clusters")
+    frequentist = fit_frequentist(fit)
+    figure = plot_coefficients(fit, frequentist)
+    assert rows_of(figure) == rows_of(plot_coefficients(coefficients(fit), frequentist.estimates))
+
+
+def test_a_map_shows_one_number_a_region(synthetic_fit):
+    fit = synthetic_fit("clusters", geometry=True)
+    regions = group_effects(fit, "region")
+    twice = pd.concat([regions, regions.assign(effect="speed")])
+    with pytest.raises(FitError, match=r"several rows a region .*'speed of .*Choose an effect"):
+        plot_map(fit, twice)
