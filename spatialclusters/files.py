@@ -120,7 +120,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         The file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as cause:
         msg = f"{path.parent.name}/{path.name} is damaged: delete it, and it is made again"
