@@ -5,6 +5,7 @@ import html
 import io
 import json
 import re
+import unicodedata
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,17 +13,20 @@ import pytest
 
 import spatialclusters as sc
 from spatialclusters.cli import main
+from spatialclusters.plots import printable
+from tests.table_readers import read_all
 from tests.trust.labels import LABELS
 from tests.trust.made import SAR, made_up_fit
+from tests.unit import test_regression_tables as tables
 
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "div", "table", "caption", "thead", "tbody", "tr", "th", "td",
     "p", "ul", "ol", "li", "figure", "figcaption", "img", "details", "summary", "pre", "header", "main", "section",
-    "nav", "a", "strong", "footer", "code", "i", "b", "sub", "sup", "h1", "h2",
+    "nav", "a", "strong", "span", "dl", "dt", "dd", "h3", "h4", "footer", "code", "i", "b", "sub", "sup", "h1", "h2",
 }  # fmt: skip
 ATTRIBUTES = {
     "lang", "charset", "name", "content", "http-equiv", "class", "role", "aria-label", "aria-labelledby", "tabindex",
-    "scope", "id", "href", "src", "alt", "width",
+    "scope", "id", "href", "src", "alt", "width", "start", "style",
 }  # fmt: skip
 
 
@@ -55,12 +59,13 @@ def harmless(page):
     assert {tag for tag, _ in seen.tags} <= TAGS
     for tag, attributes in seen.tags:
         assert set(attributes) <= ATTRIBUTES, (tag, attributes)
+        assert re.fullmatch(r"((min-width|padding-right):[\d.]+ch;?)*", attributes.get("style", ""))
         assert attributes.get("href", "#").startswith("#")
         assert attributes.get("src", "data:image/").startswith("data:image/")
     assert len(re.findall("</style", page, re.IGNORECASE)) == 1
     assert "evil" not in seen.style
-    # nothing that reorders text, nothing that a terminal obeys
-    assert all(c.isprintable() or c == "\n" for c in page)
+    # nothing that reorders or hides text; spaces that do not break are the page's own
+    assert not [c for c in page if unicodedata.category(c)[0] == "C" and c != "\n"]
     return seen
 
 
@@ -196,3 +201,38 @@ def test_a_hostile_name_of_a_file(tmp_path, monkeypatch, capsys):
     assert all(c.isprintable() or c == "\n" for c in err)
     harmless((tmp_path / f"{name}.html").read_text("utf-8"))
     assert html.escape("<script>") not in out
+
+
+# --- tables for publication ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A table in which every text that can come from a file is one of the labels."""
+    folder = tmp_path_factory.mktemp("published")
+    return folder, read_all(tables.hostile_table(LABELS), folder)
+
+
+@pytest.mark.parametrize("name", ["markdown", "html", "latex", "excel", "word"])
+def test_publication_tables_show_every_label(published, name):
+    lines = published[1][name]
+    body = [line[0] for line in lines[2:] if len(line) > 1 and line[0]]
+    assert body[: len(LABELS)] == [printable(label) for label in LABELS]
+
+
+def test_publication_tables_obey_none(published):
+    """By the readers that these tables have of their own: no tag, no command, no formula."""
+    tables.test_html_and_markdown_hold_no_tags_of_labels(published)
+    tables.test_latex_holds_no_command_of_labels(published)
+    tables.test_excel_holds_no_formula(published)
+    text = (published[0] / "table.txt").read_text("utf-8")
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_the_json_twin_of_the_report(saved, capsys, monkeypatch, tmp_path):
+    twin = tmp_path / "numbers.json"
+    words = ["report", "clusters.nc", "-o", str(tmp_path / "r.html"), "--json", str(twin), "-q"]
+    printed(capsys, saved, monkeypatch, *words)
+    text = twin.read_text("utf-8")
+    json.loads(text)
+    assert all(label in text or json.dumps(label)[1:-1] in text for label in LABELS[:5])
