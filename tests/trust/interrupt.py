@@ -9,6 +9,7 @@ empty folder on a file system of a few MB, for runs out of space that is really 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import resource
 import shutil
@@ -30,6 +31,7 @@ PROGRAM = "import sys; from spatialclusters.cli import main; sys.exit(main(sys.a
 SETTINGS = ("--chains", "2", "--tune", "100", "--draws", "400", "--seed", "5", "-q")
 BLOCKS = 2 * 10  # of 50 iterations each
 GROUPS = ("posterior", "sample_stats", "conditional_mean", "conditional_variance", "constant_data")
+INTERRUPTED = 130  # exit code
 DEADLINE = 1800.0  # seconds for one run, on a machine however busy
 
 
@@ -194,7 +196,7 @@ def killed(
 
 
 def interrupted(
-    job: Job, number: int, code: int, moment: Callable[..., None], reference: sc.Fit
+    job: Job, how: str, number: int, moment: Callable[..., None], reference: sc.Fit
 ) -> Outcome:
     """Send a signal that asks the program to stop: Ctrl-C to all of them, or a termination."""
     started = time.monotonic()
@@ -203,10 +205,11 @@ def interrupted(
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     process.wait(DEADLINE)
     problem = (
-        "" if process.returncode == code else f"exit code {process.returncode}: {job.log()[-200:]}"
+        ""
+        if process.returncode == INTERRUPTED
+        else f"exit code {process.returncode}: {job.log()[-200:]}"
     )
-    name = signal.Signals(number).name
-    return _resumed(job, name, time.monotonic() - started, job.left(), reference, problem)
+    return _resumed(job, how, time.monotonic() - started, job.left(), reference, problem)
 
 
 def without_space(
@@ -260,25 +263,26 @@ def run_all(kills: int, seed: int, folder: Path, small_disk: Path | None) -> lis
         how, moment = next(ways)
         tries += 1
         outcome = killed(Job(folder / f"kill-{tries}"), how, moment, reference)
-        found += [outcome] if outcome else []
-        _say(found)
+        if outcome is not None:
+            found.append(outcome)
+            _say(found)
 
     def middle(job: Job, process: subprocess.Popen[bytes]) -> None:
         wait_until(process, lambda: job.blocks() >= BLOCKS // 3)
 
-    found.append(
-        killed(
-            Job(folder / "alone"),
-            "the program alone, its chains left",
-            middle,
-            reference,
-            alone=True,
-        )
-        or found[-1]
+    alone = killed(
+        Job(folder / "alone"), "the program alone, its chains left", middle, reference, alone=True
     )
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 130)):
-        found.append(interrupted(Job(folder / f"signal-{number}"), number, code, middle, reference))
-        _say(found)
+    if alone is None:
+        raise RuntimeError("the program ended before it had written a third of its checkpoints")
+    found.append(alone)
+    _say(found)
+    during = dict(itertools.islice(ways, 4))["while a checkpoint is written"]
+    for number, name in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")):
+        for when, moment in (("after a third", middle), ("while a checkpoint is written", during)):
+            job = Job(folder / f"{name}-{len(found)}")
+            found.append(interrupted(job, f"{name}, {when}", number, moment, reference))
+            _say(found)
     for limit in (1_000, 20_000, 100_000):
         job = Job(folder / f"limit-{limit}")
         found.append(without_space(job, f"no file over {limit:,} bytes", reference, limit=limit))
