@@ -1,4 +1,4 @@
-"""Fifty hostile labels in the report, in tables for terminals, in CSV and JSON: none takes effect."""
+"""Fifty hostile labels in the report, figures, tables, CSV and JSON: none takes effect."""
 
 import csv
 import html
@@ -7,18 +7,22 @@ import json
 import re
 import unicodedata
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 
 import spatialclusters as sc
 from spatialclusters.cli import main
-from spatialclusters.plots import printable
+from spatialclusters.plots import plot_by_group, printable
 from tests.table_readers import read_all
 from tests.trust.labels import LABELS
 from tests.trust.made import SAR, made_up_fit
 from tests.unit import test_regression_tables as tables
 
+DRAWS = 10  # of four chains
+SVG = "{http://www.w3.org/2000/svg}"
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "div", "table", "caption", "thead", "tbody", "tr", "th", "td",
     "p", "ul", "ol", "li", "figure", "figcaption", "img", "details", "summary", "pre", "header", "main", "section",
@@ -84,14 +88,31 @@ def legible(words, labels):
     ]
 
 
+def strings(value):
+    """Every text in a JSON value."""
+    if isinstance(value, dict | list):
+        inside = [*value, *value.values()] if isinstance(value, dict) else value
+        return [text for each in inside for text in strings(each)]
+    return [value] if isinstance(value, str) else []
+
+
 def test_there_are_fifty():
     assert len(set(LABELS)) == len(LABELS) == 50
 
 
-def test_the_report_of_clusters(synthetic_fit, tmp_path):
-    fit = synthetic_fit("clusters", labels=LABELS, geometry=True)
-    seen = harmless(sc.write_report(fit, path=tmp_path / "r.html").read_text("utf-8"))
-    assert legible(seen.words, LABELS) == []
+@pytest.fixture(scope="module")
+def clusters(synthetic_fit):
+    """Growth of clusters of these names; few draws, as each is left out of in turn."""
+    tree = synthetic_fit("clusters", labels=LABELS, geometry=True).tree
+    return sc.Fit(tree.isel(draw=slice(DRAWS), missing_dims="ignore"))
+
+
+def test_the_report_of_clusters_and_its_json(clusters, tmp_path):
+    page, twin = tmp_path / "r.html", tmp_path / "r.json"
+    sc.write_report(clusters, path=page, numbers=twin, beside=[sc.fit_reml(clusters)])
+    assert legible(harmless(page.read_text("utf-8")).words, LABELS) == []
+    text = twin.read_text("utf-8")
+    assert set(LABELS) <= set(strings(json.loads(text)))
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +126,35 @@ def regions():
 def test_the_report_of_regions(regions, tmp_path):
     tree = regions.tree.copy()
     record = json.loads(tree["constant_data"].attrs["record"])
-    record["panel"] |= {"source": "".join(LABELS), "notes": list(LABELS)}
+    names = ("file", "source", "vintage", "classification", "rule", "digest")
+    origins = [dict.fromkeys(names, label) | {"notes": [label]} for label in LABELS]
+    record["panel"] |= {"source": "".join(LABELS), "notes": list(LABELS), "origins": origins}
     tree["constant_data"].attrs["record"] = json.dumps(record)
-    page = sc.write_report(sc.Fit(tree), path=tmp_path / "r.html").read_text("utf-8")
-    assert legible(harmless(page).words, LABELS) == []
+    fit = sc.Fit(tree)
+    page = sc.write_report(
+        fit,
+        path=tmp_path / "r.html",
+        others=dict.fromkeys(others := [f"other {label}" for label in LABELS[:2]], regions),
+        beside=[sc.fit_spatial_ml(fit, draws=20)],
+    ).read_text("utf-8")
+    assert legible(harmless(page).words, [*LABELS, *others]) == []
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_figures_show_every_label_as_text(clusters, tmp_path, kind):
+    """Glyphs for what is not printable would be warnings, and warnings are errors here."""
+    labels = [label for label in LABELS if "＝" not in label]  # which few fonts have
+    frame = sc.convergence(clusters)
+    figure = plot_by_group(frame[frame["group"].isin(labels)], "speed")
+    path = tmp_path / f"figure.{kind}"
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(path)
+    if kind == "svg":
+        texts = "".join(each.text for each in ElementTree.parse(path).iter(f"{SVG}text"))
+        # long ones are cut, and there is one for each
+        starts = [printable(label)[:30].replace(" ", "") for label in labels]
+        assert [start for start in starts if start not in texts.replace(" ", "")] == []
+        assert "<script" not in path.read_text("utf-8").lower()
 
 
 def test_labels_of_columns_in_a_file_of_somebody_else(tmp_path):
@@ -130,10 +176,10 @@ def test_labels_of_columns_in_a_file_of_somebody_else(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def saved(regions, synthetic_fit, tmp_path_factory):
+def saved(regions, clusters, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fits")
     regions.save(folder / "regions.nc")
-    synthetic_fit("clusters", labels=LABELS).save(folder / "clusters.nc")
+    clusters.save(folder / "clusters.nc")
     return folder
 
 
@@ -227,12 +273,3 @@ def test_publication_tables_obey_none(published):
     tables.test_excel_holds_no_formula(published)
     text = (published[0] / "table.txt").read_text("utf-8")
     assert all(line.isprintable() for line in text.splitlines())
-
-
-def test_the_json_twin_of_the_report(saved, capsys, monkeypatch, tmp_path):
-    twin = tmp_path / "numbers.json"
-    words = ["report", "clusters.nc", "-o", str(tmp_path / "r.html"), "--json", str(twin), "-q"]
-    printed(capsys, saved, monkeypatch, *words)
-    text = twin.read_text("utf-8")
-    json.loads(text)
-    assert all(label in text or json.dumps(label)[1:-1] in text for label in LABELS[:5])
