@@ -26,7 +26,9 @@ from spatialclusters.repeated import RepeatedSampler
 from spatialclusters.run import choose_settings
 from tests.trust.made import GROWTH, PLAIN, SAR, economy, ring, squares, table
 
-GROWN = 25.0  # MB from the second fifth of the rounds to the last: 0.15 a fit; one kept fit has more
+GROWN = (
+    25.0  # MB from the second fifth of the rounds to the last: 0.15 a fit; one kept fit has more
+)
 MODELS = {
     "growth": GROWTH + 'likelihood = { scale = "size" }\n',
     "spatial lag": SAR,
@@ -53,14 +55,15 @@ class Held:
 def held(seconds: float, temporary: Path) -> Held:
     """Count after what is not in use any more has been collected."""
     gc.collect()
-    tasks = [Path(f"/proc/self/task/{name}/children") for name in os.listdir("/proc/self/task")]
+    process = Path("/proc/self")
+    children = [path.read_text().split() for path in process.glob("task/*/children")]
     return Held(
         seconds,
-        int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20,
-        len(os.listdir("/proc/self/fd")),
-        len(tasks),
-        sum(len(path.read_text().split()) for path in tasks if path.exists()),
-        sum(1 for _ in temporary.rglob("*")),
+        int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20,
+        len(list((process / "fd").iterdir())),
+        len(list((process / "task").iterdir())),
+        sum(map(len, children)),
+        len(list(temporary.rglob("*"))),
     )
 
 
@@ -146,7 +149,7 @@ def record(found: list[Held]) -> str:
         f"{fits} fits by `sc.fit` ({', '.join(MODELS)} in turn; two chains of 10 + 50 iterations), each saved, read,",
         f"checked and compared with its regressions; {repeated} fits by {repeated // 4} samplers that were compiled in this",
         f"process, and {fits // REPORT} reports. After each round: memory that is resident, open file handles, threads, child",
-        f"processes, and files left among the temporary ones. Compared are the second fifth of the rounds and the",
+        "processes, and files left among the temporary ones. Compared are the second fifth of the rounds and the",
         f"last; memory may grow by {GROWN:g} MB at most, nothing else at all.",
         f"**{'Nothing grew.' if not grown else 'Grew: ' + '; '.join(grown) + '.'}**",
         "",

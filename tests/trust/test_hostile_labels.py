@@ -7,9 +7,9 @@ import json
 import re
 import unicodedata
 from html.parser import HTMLParser
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -147,10 +147,10 @@ def test_figures_show_every_label_as_text(clusters, tmp_path, kind):
     frame = sc.convergence(clusters)
     figure = plot_by_group(frame[frame["group"].isin(labels)], "speed")
     path = tmp_path / f"figure.{kind}"
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
+    with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(path)
     if kind == "svg":
-        texts = "".join(each.text for each in ElementTree.parse(path).iter(f"{SVG}text"))
+        texts = "".join(each.text for each in ET.parse(path).iter(f"{SVG}text"))
         # long ones are cut, and there is one for each
         starts = [printable(label)[:30].replace(" ", "") for label in labels]
         assert [start for start in starts if start not in texts.replace(" ", "")] == []
