@@ -182,3 +182,25 @@ def test_rho_near_its_bound():
     for share in (0.025, 0.5, 0.975):  # of draws that are nearer to the end
         at = np.searchsorted(above, share)
         below(1.0 - found, left[at], above[at] - mass[at] / 2)
+
+
+# --- the verdict ------------------------------------------------------------------------------------
+
+SPOILED = {
+    "divergent transitions": ("diverging", lambda x: x | (np.arange(x.size).reshape(x.shape) == 7)),
+    "E-BFMI, smallest of the chains": ("energy", lambda x: np.cumsum(x, axis=-1)),
+    "draws at the maximum tree depth": ("tree_depth", lambda x: np.full_like(x, 10)),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_sampler_in_trouble_fails_the_verdict(synthetic_fit, name):
+    tree = synthetic_fit("plain").tree.copy(deep=True)
+    assert sc.check(sc.Fit(tree)).passed
+    statistic, spoil = SPOILED[name]
+    stats_of = tree["sample_stats"].to_dataset()
+    spoiled = stats_of[statistic].copy(data=spoil(stats_of[statistic].values))
+    tree["sample_stats"] = stats_of.assign({statistic: spoiled})
+    verdict = sc.check(sc.Fit(tree))
+    assert verdict.table.query("not passed")["check"].tolist() == [name]
+    assert str(verdict).startswith("Sampling: NOT converged, do not report these numbers.")
