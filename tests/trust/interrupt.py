@@ -49,8 +49,9 @@ class Outcome:
 class Job:
     """A folder with the inputs of a small collapsed fit."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, printed: Path | None = None) -> None:
         self.folder, self.output = folder, folder / "fit.nc"
+        self.printed = printed or folder / "log"
         self.partial = folder / "fit.nc.partial"
         folder.mkdir(parents=True, exist_ok=True)
         economy(8, 5).to_csv(folder / "panel.csv", index=False)
@@ -74,7 +75,7 @@ class Job:
             *SETTINGS,
             *more,
         ]
-        with (self.folder / "log").open("wb") as log:
+        with self.printed.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, *words],
                 cwd=self.folder, stdout=log, stderr=log, start_new_session=True, preexec_fn=limited,
@@ -82,7 +83,7 @@ class Job:
 
     def log(self) -> str:
         """What the last run printed."""
-        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
+        return self.printed.read_text(encoding="utf-8", errors="replace")
 
     def blocks(self) -> int:
         """Checkpoints written so far."""
@@ -288,13 +289,15 @@ def run_all(kills: int, seed: int, folder: Path, small_disk: Path | None) -> lis
         found.append(without_space(job, f"no file over {limit:,} bytes", reference, limit=limit))
         _say(found)
     if small_disk is not None:
-        found += list(_on_small_disk(small_disk, most, reference))
+        for outcome in _on_small_disk(small_disk, folder / "log", most, reference):
+            found.append(outcome)
+            _say(found)
     return found
 
 
-def _on_small_disk(place: Path, most: int, reference: sc.Fit) -> Iterator[Outcome]:
+def _on_small_disk(place: Path, printed: Path, most: int, reference: sc.Fit) -> Iterator[Outcome]:
     for share in (0.02, 0.2, 0.5, 0.8, 0.95):
-        job, ballast = Job(place / "job"), place / "ballast"
+        job, ballast = Job(place / "job", printed), place / "ballast"
         free = shutil.disk_usage(place).free - int(share * most)
         with ballast.open("wb") as file:
             file.write(bytes(max(free, 0)))

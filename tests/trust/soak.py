@@ -2,7 +2,7 @@
 
     python -m tests.trust.soak --fits 200 --output docs/records
 
-Every fifth fit is one of :func:`spatialclusters.fit`, in processes of their own; the four after it are by a
+Every tenth fit is one of :func:`spatialclusters.fit`, in processes of their own; the nine after it are by a
 sampler that is compiled in this process for another model. Each is saved, read and asked what a session
 asks; every 25th gets a report. After a fifth of the fits everything that is built once has been built.
 """
@@ -36,7 +36,7 @@ MODELS = {
     "Student-t, full engine": PLAIN + '[likelihood]\nfamily = "student-t"\n',
 }
 SHORT = {"chains": 1, "tune": 10, "draws": 50}
-OWN_PROCESS, REPORT = 5, 25  # every so many fits
+OWN_PROCESS, REPORT = 10, 25  # every so many fits
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,22 @@ def test_no_space_from_the_command_line(tmp_path, monkeypatch, capsys, place):
     assert not [name for name in left if name.startswith(".")]
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_no_space_for_what_is_printed(tmp_path, stream):
+    """The result cannot be printed, or the error cannot: exit code 2 in either case."""
+    made_up_fit().save(tmp_path / "fit.nc")
+    words = ["summary", "fit.nc"] if stream == "stdout" else ["summary", "nothing.nc"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", interrupt.PROGRAM, *words],
+            cwd=tmp_path, check=False, text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full},
+        )  # fmt: skip
+    assert done.returncode == 2
+    if stream == "stdout":
+        assert done.stderr.startswith("error: standard output: cannot be written ([Errno 28]")
+
+
 def test_a_file_where_the_checkpoints_should_go(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     economy(8, 5).to_csv("panel.csv", index=False)
