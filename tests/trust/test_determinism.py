@@ -1,6 +1,6 @@
-"""Chain k has the same bits in any company, in a fresh process, with nothing in the cache.
+"""Chain k has the same bits in any company, on any number of cores, in a fresh process, without a cache.
 
-Fits resumed: test_interruption.py.
+Fits resumed: test_interruption.py. One chain alone: tests/unit/test_result.py.
 """
 
 import os
@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import spatialclusters as sc
-from spatialclusters.run import fit_design
+from spatialclusters.files import read_arrays
 from spatialclusters.sampling import Settings, sample
 from tests.trust.made import SAR, ring, table
 
-SETTINGS = Settings(seed=9, chains=1, tune=50, draws=100, engine="collapsed")
+SETTINGS = Settings(seed=9, chains=2, tune=50, draws=100, engine="collapsed")
 
 
 def inputs():
@@ -26,40 +26,41 @@ def inputs():
     return spec, sc.build_design(spec, sc.read_panel(table()), sc.read_weights(ring()))
 
 
+def everything(drawn):
+    """All that is drawn or recorded, by kind and name."""
+    kinds = ("posterior", "stats", "means", "variances")
+    return {f"{k} {name}": x for k in kinds for name, x in getattr(drawn, k).items()}
+
+
 @pytest.fixture(scope="module")
-def two_chains(tmp_path_factory):
-    """By a fresh process, which finds nothing in the cache."""
+def fresh(tmp_path_factory):
+    """Two chains, one after the other, by a process that finds nothing in the cache."""
     code = """
         import sys
-        from dataclasses import replace
-        from spatialclusters.run import fit_design
-        from tests.trust.test_determinism import SETTINGS, inputs
-        fit_design(*inputs(), replace(SETTINGS, chains=2)).save(sys.argv[1])
+        from pathlib import Path
+        from spatialclusters.files import write_arrays
+        from spatialclusters.sampling import sample
+        from tests.trust.test_determinism import SETTINGS, everything, inputs
+        folder = Path(sys.argv[1])
+        drawn = sample(*inputs(), SETTINGS, folder=folder / "job", cores=1)
+        write_arrays(folder / "draws.npz", everything(drawn))
     """
     folder = tmp_path_factory.mktemp("fresh")
-    path = folder / "fit.nc"
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(path)],
+        [sys.executable, "-c", textwrap.dedent(code), str(folder)],
         env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache")},
         cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list((folder / "cache").rglob("*-cache"))  # it did compile
-    return sc.load_fit(path)
+    return read_arrays(folder / "draws.npz")
 
 
 @pytest.mark.slow
-def test_one_chain_alone(two_chains):
-    alone = fit_design(*inputs(), SETTINGS)
-    for group in ("posterior", "sample_stats", "conditional_mean", "conditional_variance"):
-        for name, values in alone.tree[group].data_vars.items():
-            found = two_chains.tree[group][name].values[:1]
-            np.testing.assert_array_equal(found, values.values, err_msg=name)
-
-
-@pytest.mark.slow
-def test_one_core(two_chains, tmp_path):
-    settings = replace(SETTINGS, chains=2)
-    drawn = sample(*inputs(), settings, folder=tmp_path / "job", cores=1)
-    for name, values in drawn.posterior.items():
-        np.testing.assert_array_equal(values, two_chains.draws(name))
+def test_three_chains_side_by_side(fresh, tmp_path):
+    drawn = sample(*inputs(), replace(SETTINGS, chains=3), folder=tmp_path / "job")
+    found = everything(drawn)
+    assert set(found) == set(fresh)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values[:2], fresh[name], err_msg=name)
+    assert (drawn.posterior["rho"][1] != drawn.posterior["rho"][2]).all()
