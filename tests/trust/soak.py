@@ -2,7 +2,7 @@
 
     python -m tests.trust.soak --fits 200 --output docs/records
 
-Every twentieth fit is one of :func:`spatialclusters.fit`, in processes of their own; the others are by a
+Every tenth fit is one of :func:`spatialclusters.fit`, in processes of their own; the others are by a
 sampler that is compiled in this process for another model. Each is saved, read and asked what a session
 asks; every 25th gets a report. After a fifth of the fits everything that is built once has been built.
 """
@@ -38,7 +38,7 @@ MODELS = {
     "Student-t, full engine": PLAIN + '[likelihood]\nfamily = "student-t"\n',
 }
 SHORT = {"chains": 1, "tune": 10, "draws": 50}
-OWN_PROCESS, REPORT = 20, 25  # every so many fits
+OWN_PROCESS, REPORT = 10, 25  # every so many fits: 40 fits have every model, as each fifth of 200
 
 
 @dataclass(frozen=True)
