@@ -29,7 +29,10 @@ __all__ = [
 _LARGEST: Final = 1e100  # size of a column whose variance is still a number
 _ROUNDING: Final = 1e-12  # relative to the largest value: what varies by less is rounding
 _CONSTANT: Final = 1e-10  # relative variance below which a column counts as constant
-_RANK: Final = 1e-8  # relative singular value below which columns count as collinear
+_RANK: Final = 1e-8  # share of a group mean's variance below which it says nothing new
+# relative singular value below which columns count as collinear: cross products square it, and at
+# 1e-8 posterior standard deviations would come out a third too small
+_COLLINEAR: Final = 1e-7
 
 
 def evaluate_terms(
@@ -249,7 +252,7 @@ def check_columns(
         raise SpecError(msg)
     scaled = left / left.std(axis=0)
     _, singular, directions = np.linalg.svd(scaled, full_matrices=False)
-    if singular[-1] <= _RANK * singular[0]:
+    if singular[-1] <= _COLLINEAR * singular[0]:
         involved = [labels[i] for i in np.flatnonzero(np.abs(directions[-1]) > 0.05)]
         msg = f"formula: got collinear columns {listing(involved)}; expected none. Remove one."
         raise SpecError(msg)

@@ -23,7 +23,6 @@ from spatialclusters.columns import (
     constant_within,
     evaluate_terms,
     group_entries,
-    is_constant,
     within,
 )
 from spatialclusters.errors import FitError, SpecError, WeightsError, listing
@@ -312,9 +311,6 @@ def build_design(
     notes += _blend_notes(spec, aligned, psi)
     X = np.column_stack(list(columns.values())) if columns else np.empty((len(rows.y), 0))
     check_columns(X, list(columns), groups, intercept=spec.parsed_formula.intercept)
-    if is_constant(rows.y):
-        msg = f"{spec.parsed_formula.response}: got a response that does not vary in the sample;"
-        raise SpecError(f"{msg} expected one that does. Look at the rows, or choose another.")
     record = _record(spec, panel, rows, X, groups) | {"notes": notes + _collinearity(X)}
     if aligned is not None:
         record["weights"] = aligned.describe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 import zipfile
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["read_arrays", "replace_file", "write_arrays"]
+__all__ = ["read_arrays", "replace_file", "write_arrays", "write_netcdf"]
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -34,13 +35,75 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _Patient(io.RawIOBase):
+    """A file that keeps its first error to itself, and drops what comes after it.
+
+    HDF5 that fails to write tries again when Python ends, and takes the process down with it.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.problem: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int | None:
+        count: int | None = self._file.readinto(buffer)
+        return count
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while self.problem is None and left:
+                left = left[self._file.write(left) :]
+        except OSError as problem:
+            self.problem = problem
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return int(self._file.truncate(size)) if self.problem is None else size or 0
+        except OSError as problem:
+            self.problem = problem
+            return size or 0
+
+
+def write_netcdf(file: BinaryIO, data: Any) -> None:
+    """Write an xarray Dataset or DataTree to a file that :func:`replace_file` has opened.
+
+    The data go straight to disk: they are not held in memory twice.
+
+    Raises
+    ------
+    OSError
+        There is no space left, or the file cannot be written for another reason.
+    """
+    patient = _Patient(file.raw)  # type: ignore[attr-defined]
+    try:
+        data.to_netcdf(patient, engine="h5netcdf")
+    finally:
+        if patient.problem is not None:
+            raise patient.problem
 
 
 def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
@@ -57,7 +120,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         The file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as cause:
         msg = f"{path.parent.name}/{path.name} is damaged: delete it, and it is made again"

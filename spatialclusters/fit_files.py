@@ -7,8 +7,9 @@ flipped bit in the draws is a number like any other. None of this gets as far as
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import xarray as xr
 
@@ -29,11 +30,11 @@ _GROWTH: Final = 200  # how many times larger arrays may be than their file, if 
 _SMALL: Final = 2**26
 
 
-def seal(path: Path) -> None:
+def seal(file: BinaryIO) -> None:
     """Append the SHA-256 of a file to it; HDF5 does not look behind its end."""
-    digest = _digest(path, path.stat().st_size)
-    with path.open("ab") as file:
-        file.write(_SEAL + digest.encode())
+    digest = _digest(file, file.seek(0, os.SEEK_END))
+    file.seek(0, os.SEEK_END)
+    file.write(_SEAL + digest.encode())
 
 
 def read_tree(path: Path, formats: tuple[str, ...], leave: tuple[str, ...] = ()) -> xr.DataTree:
@@ -58,9 +59,9 @@ def read_tree(path: Path, formats: tuple[str, ...], leave: tuple[str, ...] = ())
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, size - 2 * _LENGTH))
-        end = file.read()
-    _, sealed, stated = end.rpartition(_SEAL)
-    if sealed and stated != _digest(path, size - _LENGTH).encode():
+        _, sealed, stated = file.read().rpartition(_SEAL)
+        damaged = bool(sealed) and stated != _digest(file, size - _LENGTH).encode()
+    if damaged:
         msg = f"{name}: got a file that was changed or damaged after it was written; expected it"
         raise FitError(f"{msg} as it was. Restore it, or fit again.")
     with h5py.File(path, "r") as file:
@@ -83,13 +84,13 @@ def read_tree(path: Path, formats: tuple[str, ...], leave: tuple[str, ...] = ())
     return tree
 
 
-def _digest(path: Path, size: int) -> str:
+def _digest(file: BinaryIO, size: int) -> str:
     """Return the SHA-256 of the first bytes of a file."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while size > 0 and (block := file.read(min(size, 2**20))):
-            digest.update(block)
-            size -= len(block)
+    file.seek(0)
+    while size > 0 and (block := file.read(min(size, 2**20))):
+        digest.update(block)
+        size -= len(block)
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialclusters.blends import Combination
+from spatialclusters.columns import is_constant
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.errors import SpecError
 from spatialclusters.priors import ResolvedPrior, resolve_priors
@@ -46,7 +47,16 @@ WIDE = 100.0
 
 
 def model_priors(spec: ModelSpec, design: Design) -> dict[str, ResolvedPrior]:
-    """Return every prior of the model in raw units, those of the file and the defaults."""
+    """Return every prior of the model in raw units, those of the file and the defaults.
+
+    Raises
+    ------
+    SpecError
+        The response does not vary.
+    """
+    if is_constant(design.y):
+        msg = f"{design.data.attrs['response']}: got a response that does not vary in the sample;"
+        raise SpecError(f"{msg} expected one that does. Look at the rows, or choose another.")
     return resolve_priors(
         spec,
         response_sd=float(design.y.std(ddof=1)),

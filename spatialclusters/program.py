@@ -8,6 +8,7 @@ normal, and draws everything else exactly for every state it keeps.
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -213,7 +214,6 @@ def _statistics(state: Any) -> dict[str, Any]:
 
 def _full(spec: ModelSpec, design: Design, jitter: float) -> Target:
     import jax
-    from pymc.sampling.jax import get_jaxified_graph
 
     model = build_model(spec, design)
     names = [variable.name for variable in model.value_vars]
@@ -231,8 +231,7 @@ def _full(spec: ModelSpec, design: Design, jitter: float) -> Target:
             model.logp(vars=[*model.free_RVs, *stated], sum=True, jacobian=False),
         ],
     )
-    density = get_jaxified_graph(inputs=inputs, outputs=outputs[:1])
-    recorded = get_jaxified_graph(inputs=inputs, outputs=outputs[1:])
+    density, recorded = _on_jax(inputs, outputs[:1]), _on_jax(inputs, outputs[1:])
 
     def start(key: Any) -> Any:
         keys = jax.random.split(key, len(names))
@@ -389,6 +388,21 @@ def _logarithms(model: Any) -> np.ndarray:
     return np.concatenate(out)
 
 
+def _on_jax(inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[..., Any]:
+    """Turn a graph of PyTensor's into a function of JAX arrays.
+
+    PyTensor leaves the source that it generates among the temporary files: here it is removed.
+    """
+    import pytensor
+    from pymc.sampling.jax import get_jaxified_graph
+
+    with (
+        tempfile.TemporaryDirectory(prefix="spatialclusters-") as folder,
+        pytensor.config.change_flags(generated_src_dir=folder),
+    ):
+        return get_jaxified_graph(inputs=inputs, outputs=outputs)  # type: ignore[no-any-return]
+
+
 def _on_a_vector(
     model: Any, outputs: Sequence[Any]
 ) -> tuple[Callable[[Any, Any], list[Any]], np.ndarray]:
@@ -396,15 +410,13 @@ def _on_a_vector(
 
     A second argument are the model's :data:`LOG_SIZE`, if it has them.
     """
-    from pymc.sampling.jax import get_jaxified_graph
-
     point = model.initial_point()
     starts = [np.asarray(point[v.name], dtype=float) for v in model.value_vars]
     ends = np.cumsum([0, *(start.size for start in starts)])
     inputs, opened = list(model.value_vars), list(outputs)
     if sized := LOG_SIZE in model.named_vars:
         inputs, opened = _with_open_data(model, LOG_SIZE, opened)
-    graph = get_jaxified_graph(inputs=inputs, outputs=opened)
+    graph = _on_jax(inputs, opened)
 
     def evaluate(vector: Any, sizes: Any) -> list[Any]:
         parts = [

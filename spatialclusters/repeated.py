@@ -156,8 +156,8 @@ class RepeatedSampler:
             raise SamplingError(f"{msg} {self.design.n_rows} rows.")
         return y
 
-    def _standing_in(self, other: Design) -> Design:
-        """Return the first design with the covariates of another."""
+    def _standing_in(self, other: Design) -> Design | None:
+        """Return the first design with the covariates of another; None where they must be the same."""
         if changed := _differences(self.design, other):
             msg = f"repeated sampling: got a design with other {listing(changed)}; expected the"
             raise SamplingError(f"{msg} structure of the first. Make a sampler of its own for it.")
@@ -168,6 +168,8 @@ class RepeatedSampler:
         ):
             msg = "repeated sampling: got other covariates with engine full; expected the same."
             raise SamplingError(f"{msg} Use engine collapsed, or a sampler of its own.")
+        if self.target.warm_up is None:
+            return None
         return Design(self.design.data.assign(values), self.design.weights)
 
 

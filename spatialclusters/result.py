@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,7 +16,7 @@ import xarray as xr
 
 from spatialclusters.design import Design
 from spatialclusters.errors import FitError, SpecError, WeightsError, listing, suggestion
-from spatialclusters.files import replace_file
+from spatialclusters.files import replace_file, write_netcdf
 from spatialclusters.fit_files import UNREADABLE, read_tree, seal
 from spatialclusters.fit_structure import check_structure, dimensions
 from spatialclusters.measures import MEASURES
@@ -163,16 +164,15 @@ class Fit:
         """
         target = Path(path)
         try:
-            replace_file(target, lambda file: self._write(Path(file.name)))
+            replace_file(target, self._write)
         except OSError as cause:
             msg = f"{target.name}: cannot be written ({cause}). Choose another place with -o."
             raise FitError(msg) from cause
         return target
 
-    def _write(self, path: Path) -> None:
-        # straight to disk: the draws are not held in memory twice
-        self.tree.to_netcdf(path, engine="h5netcdf")
-        seal(path)
+    def _write(self, file: BinaryIO) -> None:
+        write_netcdf(file, self.tree)
+        seal(file)
 
 
 def once_per_fit[**P](
@@ -215,8 +215,11 @@ def load_fit(path: str | Path, *, lazy: bool = False) -> Fit:
     source = Path(path)
     name = source.name[:80]
     try:
-        tree = read_tree(source, _READABLE, leave=_DRAWS if lazy else ())
-        check_structure(tree)
+        with ExitStack() as stack:
+            tree = read_tree(source, _READABLE, leave=_DRAWS if lazy else ())
+            stack.callback(tree.close)
+            check_structure(tree)
+            stack.pop_all()
     except UNREADABLE as cause:
         kind = "" if isinstance(cause, OSError | ValueError) else f"{type(cause).__name__}: "
         reason = kind + " ".join(str(cause).split())[:200]

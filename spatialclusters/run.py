@@ -21,6 +21,7 @@ from spatialclusters.errors import SamplingError
 from spatialclusters.linkages import read_linkages
 from spatialclusters.neighbors import parse_weights
 from spatialclusters.panel import Panel
+from spatialclusters.parameters import model_priors
 from spatialclusters.processes import check_dependence
 from spatialclusters.ranges import uninformed_weights
 from spatialclusters.result import Fit, assemble, kept_variables
@@ -176,8 +177,9 @@ def fit_design(
         The full engine is to estimate the weights; a chain failed, or the resumed run was
         another one.
     SpecError
-        A uniform prior reaches outside of where a process exists.
+        The response does not vary, or a uniform prior reaches outside of where a process exists.
     """
+    model_priors(spec, design)
     check_dependence(spec, design)
     if settings.engine == "full" and design.psi is not None:
         reason = why_not_collapsed(spec)

@@ -22,7 +22,7 @@ from spatialclusters.chain import block_files
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
 from spatialclusters.exported import BLOCK, PROGRAM
-from spatialclusters.files import read_arrays, replace_file
+from spatialclusters.files import read_arrays, replace_file, write_netcdf
 from spatialclusters.preparation import PREPARED, is_prepared
 from spatialclusters.spec import ModelSpec, spec_to_toml
 
@@ -219,9 +219,10 @@ def _prepare(
             shutil.rmtree(remains)
     for remains in (folder / PREPARED, folder / "weights.nc"):
         remains.unlink(missing_ok=True)
-    design.data.to_netcdf(folder / "design.nc", engine="h5netcdf")
+    replace_file(folder / "design.nc", lambda file: write_netcdf(file, design.data))
     if design.weights is not None:
-        design.weights.to_dataset().to_netcdf(folder / "weights.nc", engine="h5netcdf")
+        weights = design.weights.to_dataset()
+        replace_file(folder / "weights.nc", lambda file: write_netcdf(file, weights))
     (folder / "model.toml").write_text(spec_to_toml(spec), encoding="utf-8")
     replace_file(path, lambda file: file.write(json.dumps(job).encode()))
 

@@ -35,6 +35,9 @@ _KINDS: Final = (*_TEXT, *_STARTS, ".parquet", ".zip")
 _BESIDE_A_SHAPEFILE: Final = frozenset(
     {".shp", ".shx", ".dbf", ".prj", ".cpg", ".sbn", ".sbx", ".qix", ".qpj", ".xml", ".txt"}
 )
+_UNREADABLE: Final = (  # pyogrio's are RuntimeErrors; a feature may lack anything
+    OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, zipfile.BadZipFile,
+)  # fmt: skip
 _LONGITUDE_LATITUDE: Final = 4326  # of GeoJSON that names no reference system (RFC 7946)
 
 
@@ -46,6 +49,8 @@ def read_shapes(path: Path) -> gpd.GeoDataFrame:
     PanelError
         The file is missing, of another kind whatever it is called, or cannot be read.
     """
+    from shapely.errors import ShapelyError
+
     name, kind = path.name[:80], path.suffix.lower()
     try:
         if not path.is_file():
@@ -56,8 +61,7 @@ def read_shapes(path: Path) -> gpd.GeoDataFrame:
             warnings.simplefilter("ignore", RuntimeWarning)
             if kind in _KINDS:
                 return _read(path, kind)
-    # pyogrio's errors are RuntimeErrors; what is missing in a feature is a KeyError or TypeError
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile) as cause:
+    except (*_UNREADABLE, ShapelyError) as cause:
         reason = " ".join(str(cause).split())[:200]
         msg = f"{name}: got a file that cannot be read ({reason}); expected region polygons."
         raise PanelError(msg) from cause

@@ -15,9 +15,11 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import typer
+
+from spatialclusters.errors import SpatialClustersError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,13 +89,23 @@ def inert(text: str) -> str:
 
 
 def write(text: str) -> None:
-    """Write a result to standard output; a reader that has gone ends the program quietly."""
+    """Write a result to standard output; a reader that has gone ends the program quietly.
+
+    Raises
+    ------
+    SpatialClustersError
+        There is no space left where it goes to.
+    """
     try:
         typer.echo(text, nl=not text.endswith("\n"))
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_the_rest(sys.stdout)
         raise typer.Exit(141) from None
+    except OSError as cause:
+        _drop_the_rest(sys.stdout)
+        msg = f"standard output: cannot be written ({cause}). Send it to another place."
+        raise SpatialClustersError(msg) from cause
 
 
 def note(text: str) -> None:
@@ -103,8 +115,16 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Say something on standard error."""
-    typer.echo(clean(text, keep="\n"), err=True)
+    """Say something on standard error; where that cannot be written, the exit code says it alone."""
+    try:
+        typer.echo(clean(text, keep="\n"), err=True)
+    except OSError:
+        _drop_the_rest(sys.stderr)
+
+
+def _drop_the_rest(stream: TextIO) -> None:
+    """Keep Python from writing again when it ends, which would change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def show(frame: pd.DataFrame, style: str, *, title: str = "") -> None:

@@ -19,21 +19,23 @@ COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9
 INK, MUTED, FAINT = "#1f2429", "#59636e", "#d5dae0"
 WIDTH: Final = 8.6  # inches
 _CJK: Final = ("Noto Sans CJK", "Source Han Sans", "WenQuanYi", "PingFang", "YaHei", "SimHei")
-_DIRECTIONS: Final = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
+_JOINERS: Final = frozenset(
+    "\u200c\u200d"
+)  # invisible, but scripts and emoji are written with them
 
 
 def printable(text: object) -> str:
-    r"""Return a label as one line without control, surrogate or direction characters.
+    r"""Return a label as one line without control, surrogate or invisible characters.
 
     Examples
     --------
     >>> printable("North\n & \u202e$South$")
     'North & $South$'
     """
-    bad = {"Cc", "Cs", "Cn"}
+    bad = {"Cc", "Cf", "Cs", "Cn"}
     words = "".join(" " if character.isspace() else character for character in str(text)).split()
     kept = (
-        "".join(c for c in word if unicodedata.category(c) not in bad and c not in _DIRECTIONS)
+        "".join(c for c in word if unicodedata.category(c) not in bad or c in _JOINERS)
         for word in words
     )
     return " ".join(word for word in kept if word)

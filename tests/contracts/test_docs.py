@@ -51,9 +51,42 @@ def test_no_file_says_what_it_must_not():
 
 
 def test_links_lead_somewhere():
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    for path in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PYTHON = re.compile(r"\bpython (?:-m (pytest|tests\.[\w.]+)|([\w/]+\.py))((?: [^`\n]*)?)")
+
+
+def python_commands() -> list[tuple[Path, str, str, list[str]]]:
+    """Document, module, script and further words of every command of this repository's Python."""
+    found = []
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        found += [
+            (path, module, script, shlex.split(words))
+            for module, script, words in PYTHON.findall(text)
+        ]
+    return found
+
+
+def test_commands_name_what_exists():
+    """Files of the tests that are to be run, and options that the scripts have."""
+    commands = python_commands()
+    assert len(commands) > 40
+    for path, module, script, words in commands:
+        told = f"{path.name}: {module or script} {' '.join(words)}"
+        if module == "pytest":
+            files = [word for word in words if word.startswith("tests/")]
+            assert all((ROOT / name).exists() for name in files), told
+            continue
+        source = ROOT / (script or f"{module.replace('.', '/')}.py")
+        assert source.is_file(), told
+        text = source.read_text(encoding="utf-8")
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert all(f'"{option}"' in text for option in options), told
 
 
 def test_readme_commands_are_those_that_ci_runs():

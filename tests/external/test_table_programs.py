@@ -4,9 +4,12 @@ import csv
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
 
+from spatialclusters.cli.output import show
 from tests.table_readers import read_html
+from tests.trust.labels import LABELS
 from tests.unit.test_regression_tables import HOSTILE, hostile_table
 
 pytestmark = pytest.mark.external
@@ -106,3 +109,18 @@ def test_excel_shows_what_the_other_formats_show(synthetic_fit, tmp_path, labels
         " ".join(note.split()) for note in table.notes[:2]
     ]
     assert convert(book, "pdf", tmp_path).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+def test_spreadsheets_calculate_nothing_of_csv_output(capsys, tmp_path, escaped):
+    """What ``--format csv`` prints; and the labels as they are, of which some are calculated."""
+    frame = pd.DataFrame({"group": LABELS, "estimate": -1.5})
+    if escaped:
+        show(frame, "csv")
+        text = capsys.readouterr().out
+    else:
+        text = frame.to_csv(index=False)
+    (tmp_path / "table.csv").write_text(text, encoding="utf-8")
+    sheet = convert(tmp_path / "table.csv", "fods", tmp_path).read_text(encoding="utf-8")
+    assert ("table:formula" in sheet) is not escaped
+    assert sheet.count('office:value="-1.5"') == len(LABELS)  # numbers keep their sign

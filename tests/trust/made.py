@@ -59,9 +59,9 @@ def ring(regions=REGIONS, weight: float = 1.0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["region_i", "region_j", "weight"])
 
 
-def made_up_fit(spec=SAR, draws: int = 20) -> sc.Fit:
+def made_up_fit(spec=SAR, draws: int = 20, regions=REGIONS) -> sc.Fit:
     """A fit of a spatial lag whose draws nobody sampled."""
-    model, panel = sc.parse_spec(spec), sc.read_panel(table(), squares())
+    model, panel = sc.parse_spec(spec), sc.read_panel(table(regions), squares(regions))
     design = sc.build_design(model, panel, sc.contiguity(panel))
     rng, shape = np.random.default_rng(1), (4, draws)
     posterior = {

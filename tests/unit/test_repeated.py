@@ -166,12 +166,17 @@ def test_a_response_that_does_not_fit_is_refused(made, bad):
         made[3].sample(bad, seed=1)
 
 
+@pytest.mark.slow
 def test_the_full_engine_takes_responses_only(made):
     spec, design, *_ = made
     settings = choose_settings(spec, seed=3, tune=10, draws=10, engine="full")
     sampler = RepeatedSampler(spec, design, settings)
     with pytest.raises(SamplingError, match="engine full"):
         sampler.sample(design_of(1, spec), seed=1)
+    other = Design(design.data.assign(y=design.data["y"] + 1.0))
+    found, wanted = (sampler.sample(each, seed=1).posterior for each in (other, other.y))
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(found[name], values)
 
 
 def test_thinning_beyond_the_draws_is_refused(made):
