@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from agreement import AXES, LEVEL, bound, gaps, mean_and_sd
 
 import spatialclusters as sc
 
-LEVEL = 0.999
 ESS = 4000
 
 
@@ -131,15 +130,8 @@ def summaries(fit):
     """Return mean, sd, their Monte Carlo errors and bulk ESS of every parameter."""
     from arviz_stats.base import array_stats
 
-    axes = {"chain_axis": 0, "draw_axis": 1}
     rows = {
-        name: {
-            "mean": values.mean(),
-            "sd": values.std(ddof=1),
-            "mean error": array_stats.mcse(values, **axes, method="mean"),
-            "sd error": array_stats.mcse(values, **axes, method="sd"),
-            "ess": array_stats.ess(values, **axes, method="bulk"),
-        }
+        name: mean_and_sd(values) | {"ess": array_stats.ess(values, method="bulk", **AXES)}
         for name, values in parameters(fit).items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").astype(float)
@@ -165,16 +157,12 @@ def compare(name, draws, seed):
         "smallest ESS, collapsed": ours["ess"].min(),
         "full": theirs["ess"].min(),
     }
-    bound = stats.norm.ppf((1.0 + LEVEL ** (1.0 / len(ours))) / 2.0)
+    limit, found = bound(len(ours)), gaps(ours, theirs)
     passed = min(ours["ess"].min(), theirs["ess"].min()) > ESS
-    for what in ("mean", "sd"):
-        error = np.hypot(ours[f"{what} error"], theirs[f"{what} error"])
-        gap = (ours[what] - theirs[what]).abs() / error
-        gap[(error == 0.0) & (ours[what] == theirs[what])] = 0.0  # constants
-        passed &= bool(np.isfinite(gap).all())
+    for what, gap in found.items():
         row[f"largest gap of {what}s"] = f"{gap.max():.2f} ({gap.idxmax()})"
-        passed &= bool(gap.max() < bound)
-    row["bound"] = bound
+        passed &= bool(gap.max() < limit)
+    row["bound"] = limit
     return row | {"CPU s": f"{cpu['collapsed']:.0f} / {cpu['full']:.0f}"}, passed
 
 
