@@ -110,8 +110,8 @@ def test_income_convergence_agrees_and_its_tables_hold_the_same_numbers(command,
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda found: found["model"].update(sha256="0" * 64), "got a model with SHA-256"),
-        (lambda found: found["data"].update(sha256="0" * 64), "got a data with SHA-256"),
+        (lambda found: found["model"].update(sha256="0" * 64), "got model with SHA-256"),
+        (lambda found: found["data"].update(sha256="0" * 64), "got data with SHA-256"),
         (lambda found: found["priors"].update(sigma="half_normal(9)"), r"sigma: half_normal\(1\)"),
         (lambda found: found.update(format="other/1"), "got format 'other/1'"),
         (lambda found: found["quantities"].pop("sigma"), "other quantities than accepted: sigma"),

@@ -20,18 +20,17 @@ import hashlib
 import json
 import platform
 import sys
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from agreement import LEVEL, bound, gaps, largest, mean_and_sd, median_and_interval
+from reference_data import DATA, MODELS, tables
 
 import spatialclusters as sc
 from spatialclusters.effects import annual_points, speed
 from spatialclusters.parameters import model_priors
 from spatialclusters.run import default_weights, model_linkages
-from spatialclusters.simulation import draw_parameters, simulate_response
 from spatialclusters.spillovers import has_lags, impact_terms, term_impacts
 from spatialclusters.summaries import summarize_draws
 
@@ -42,103 +41,6 @@ FORMAT = "spatialclusters-reference-posterior/1"
 COMMAND = "python tests/statistical/reference_posteriors.py"
 SEED = 20261126  # of what is accepted; comparisons take SEED + 1
 DIGITS = 9  # of data in a digest: other processors round the last bits of logs differently
-
-CLUSTERS, INDUSTRIES = 12, 4  # of the economy of industries; in each cluster
-# Where the truth of a simulated economy is drawn from; effects come from their distributions.
-WITHIN = {
-    "intercept": (-0.06, -0.04),
-    "log(cluster_level)": (-0.07, -0.05),
-    "log(industry_strength)": (-0.07, -0.05),
-    "log(cluster_strength)": (0.03, 0.05),
-    "log(linked_strength)": (0.03, 0.05),
-    "log(neighbor_strength)": (0.03, 0.05),
-    "lag(log(cluster_level))": (0.03, 0.05),
-    "lag(log(linked_strength))": (-0.03, -0.01),
-    "sd(industry)": (0.08, 0.12),
-    "sd(region)": (0.08, 0.12),
-    "phi(region)": (0.4, 0.6),
-    "sd(region:cluster)": (0.08, 0.12),
-    "sd(cluster)": (0.08, 0.12),
-    "sd(cluster, log(cluster_level))": (0.03, 0.05),
-    "sd(cluster, log(industry_strength))": (0.03, 0.05),
-    "sd(cluster, log(cluster_strength))": (0.03, 0.05),
-    "rho": (0.25, 0.35),
-    "sigma": (0.28, 0.32),
-    "size.share": (0.45, 0.55),
-    "size.power": (0.9, 1.1),
-}
-SMALL = (-0.05, 0.05)  # group means and dummies
-
-
-DATA = {
-    "us_income": "income per head of 48 US states, as the package brings it",
-    "simulated_clusters": "the base year of `simulated_economy(seed=1)`, 41 clusters in 159 counties; "
-    "growth is drawn by this command from the model itself",
-    "simulated_industries": f"its first {CLUSTERS} clusters, split into {INDUSTRIES} industries each; "
-    "growth is drawn by this command from the model itself",
-}
-MODELS = {
-    "cluster_growth": "simulated_clusters",
-    "cluster_growth_bym2": "simulated_clusters",
-    "cluster_growth_lag": "simulated_clusters",
-    "employment_growth": "simulated_industries",
-    "employment_growth_bym2": "simulated_industries",
-    "income_convergence": "us_income",
-    "income_convergence_distance": "us_income",
-    "income_convergence_error": "us_income",
-    "income_convergence_lag": "us_income",
-}
-
-
-@cache
-def tables(name):
-    """Return panel and linkages of a model."""
-    data = MODELS[name]
-    if data == "us_income":
-        return sc.us_income(), None
-    economy = sc.simulated_economy(seed=1)
-    start = economy.panel.values("employment", "start").drop_vars("year", errors="ignore")
-    table = start.to_dataframe("employment_start").reset_index()
-    table = table[economy.panel.data["present"].values.ravel()]
-    links, rng = economy.linkages, np.random.default_rng(2)
-    if data == "simulated_industries":
-        kept = sorted(set(table["cluster"]))[:CLUSTERS]
-        table = split(table[table["cluster"].isin(kept)], rng)
-        links = links[links[["cluster", "linked_cluster"]].isin(kept).all(axis=1)]
-    shapes = economy.panel.geometry.rename("geometry").reset_index()
-    return sc.read_panel(grown(name, table, shapes, links, rng), shapes), links
-
-
-def split(table, rng):
-    """Split clusters into industries, cell by cell; what is withheld stays withheld."""
-    rows = []
-    for cluster, cells in table.groupby("cluster"):
-        shares = rng.dirichlet(np.full(INDUSTRIES, 3.0))
-        for region, jobs in zip(cells["region"], cells["employment_start"], strict=True):
-            own = rng.dirichlet(8.0 * shares)
-            known = not np.isnan(jobs)
-            parts = rng.multinomial(int(jobs), own) if known else np.full(INDUSTRIES, np.nan)
-            rows += [(region, f"{cluster}, {k}", cluster, n) for k, n in enumerate(parts)]
-    return pd.DataFrame(rows, columns=["region", "industry", "cluster", "employment_start"])
-
-
-def grown(name, table, shapes, linkages, rng):
-    """Let a table of the base year grow by a model, at a truth drawn ``WITHIN``."""
-    # rows depend on the base year alone, so growth can be drawn afterwards
-    some = table["employment_start"] * (1.0 + np.arange(len(table)) % 2)
-    spec, still = sc.load_model(name), sc.read_panel(table.assign(employment_end=some), shapes)
-    design = sc.build_design(spec, still, default_weights(spec, still), linkages=linkages)
-    uniform = {}
-    for key in model_priors(spec, design):
-        if not key.startswith("cor("):
-            low, high = WITHIN.get(key, SMALL)
-            uniform[f'priors."{key}"'] = {"distribution": "uniform", "lower": low, "upper": high}
-    truth = draw_parameters(sc.override(spec, uniform), design, rng)
-    cell = "industry" if "industry" in table else "cluster"
-    keys = [design.data["row_region"].values, design.data[f"row_{cell}"].values]
-    growth = pd.Series(simulate_response(spec, design, truth, rng), pd.MultiIndex.from_arrays(keys))
-    change = growth.reindex(pd.MultiIndex.from_frame(table[["region", cell]])).fillna(0.0)
-    return table.assign(employment_end=table["employment_start"] * np.exp(change.to_numpy()))
 
 
 class NotComparableError(Exception):
@@ -342,7 +244,7 @@ def read(name):
     now = identity(name)
     for what in ("model", "data"):
         if now[what] != reference[what]["sha256"]:
-            msg = f"{name}: got a {what} with SHA-256 {now[what][:12]}; accepted was "
+            msg = f"{name}: got {what} with SHA-256 {now[what][:12]}; expected the accepted "
             msg += f"{reference[what]['sha256'][:12]}. {again}"
             raise NotComparableError(msg)
     if changed := sorted(
@@ -376,15 +278,17 @@ def compare(name, seed=None, *, same_seed=False):
     fit = refit(name, seed=seed, **own)
     found, limit = disagreements(reference, summaries(fit))
     gap, where = largest(found)
+    where = where.replace("|", "\\|")  # a table is written of it
     timings, check = fit.provenance["timings"], sc.check(fit)
     row = {
         "model": name,
         "data": reference["data"]["name"],
         "rows": fit.design.n_rows,
         "draws": settings["chains"] * settings["draws"],
+        "seed": seed,
         "quantities": len(found),
         "statistics": int(found.count().sum()),
-        "largest difference": f"{gap:.2f} ({where.replace('|', '¦')})",
+        "largest difference": f"{gap:.2f} ({where})",
         "band": f"{limit:.2f}",
         "checks": "pass" if check.passed else "FAIL",
         "CPU s": round(sum(timings["cpu_seconds"]) + timings["preparation_cpu_seconds"]),
@@ -404,10 +308,10 @@ def compare(name, seed=None, *, same_seed=False):
 def record(rows, passed):
     text = f"""# Reference posteriors, refitted
 
-`{COMMAND} --model all`
+`{COMMAND} --model all{" --same-seed" if "bits" in rows[0] else ""}`
 
-Every shipped model at the recorded settings and another seed, beside
-`models/reference/NAME.posterior.json`. Statistics are means and standard deviations, or medians and ends
+Shipped models at the recorded settings and a seed that is {"" if "bits" in rows[0] else "not "}the recorded
+one, beside `models/reference/NAME.posterior.json`. Statistics are means and standard deviations, or medians and ends
 of the 95 % interval, of every quantity; differences are in units of the combined Monte Carlo error. The
 band is the {LEVEL} quantile of the largest of that many independent normals. CPU seconds are those of the fit.
 **{"All agree." if passed else "NOT all agree."}**
@@ -427,27 +331,27 @@ def main(words=None) -> int:
     parser.add_argument("--output", type=Path, help=f"folder in which to write {RECORD}")
     given = parser.parse_args(words)
     names = list(MODELS) if given.model == "all" else [given.model]
-    rows, passed = [], True
-    try:
-        for name in names:
+    rows, passed, comparable = [], True, True
+    for name in names:
+        try:
             if given.accept:
                 fit, check = accept(name)
                 print(f"{name}: {fit.design.n_rows} rows. {check}", flush=True)
-                good = check.passed
+                passed &= check.passed
             else:
                 row, good = compare(name, given.seed, same_seed=given.same_seed)
-                rows.append(row)
                 print(row, file=sys.stderr, flush=True)
-            passed &= good
-    except NotComparableError as problem:
-        print(problem, file=sys.stderr)
-        return 2
+                rows.append(row)
+                passed &= good
+        except NotComparableError as problem:
+            print(problem, file=sys.stderr)
+            comparable = False
     if rows:
-        text = record(rows, passed)
+        text = record(rows, passed and comparable)
         sys.stdout.write(text)
         if given.output is not None:
             (given.output / RECORD).write_text(text, encoding="utf-8")
-    return 0 if passed else 3
+    return 2 if not comparable else 0 if passed else 3
 
 
 if __name__ == "__main__":
