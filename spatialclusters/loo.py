@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import scipy.special
+from threadpoolctl import threadpool_limits
 
 from spatialclusters.collapsed.problem import why_not_collapsed
 from spatialclusters.conditionals import MarginalNormal
@@ -26,6 +27,7 @@ from spatialclusters.simulation import thinned
 __all__ = ["Loo", "compare_loo", "marginal_loo"]
 
 _DRAWS: Final = 400
+_FEWEST: Final = 25  # a tail of five is smoothed
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,7 @@ def marginal_loo(fit: Fit, *, by: str = "row", draws: int = _DRAWS) -> Loo:
     Raises
     ------
     FitError
-        The effects cannot be integrated out, ``by`` is neither, or the others say nothing of a
+        The effects cannot be integrated out, ``by`` is neither, draws are few, or the others say nothing of a
         row, since a coefficient with a flat prior rests on it alone.
 
     References
@@ -111,14 +113,22 @@ def marginal_loo(fit: Fit, *, by: str = "row", draws: int = _DRAWS) -> Loo:
     units, codes = (labels, np.arange(len(labels))) if by == "row" else (units, codes)
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     system, chosen = MarginalNormal(fit), thinned(fit, draws)
+    if len(chosen) < _FEWEST:
+        msg = f"leave-one-out: got {len(chosen)} draws; expected {_FEWEST} or more. Take more."
+        raise FitError(msg)
+    known: list[Any]
+    with threadpool_limits(1):  # many matrices, all too small to be shared among threads
+        if by == "row":
+            known = [system.rows(parameters) for parameters in chosen]
+        else:
+            known = [system.left_out(parameters, members) for parameters in chosen]
     if by == "row":
-        known = [system.rows(parameters) for parameters in chosen]
         precision, z = (np.stack(each) for each in zip(*known, strict=True))
         densities = 0.5 * (np.log(precision) - z**2 - np.log(2.0 * np.pi))
         elpd, k, weights = _smoothed(densities)
         more = {"pit": (weights * scipy.special.ndtr(z.T)).sum(axis=1)}
     else:
-        elpd, k, _ = _smoothed(np.array([system.left_out(each, members) for each in chosen]))
+        elpd, k, _ = _smoothed(np.array(known))
         more = {}
     return Loo(
         elpd=float(elpd.sum()),

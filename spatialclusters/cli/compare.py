@@ -82,7 +82,9 @@ def _by_prediction(files: list[Path], fits: list[Fit], style: str) -> None:
     import spatialclusters as sc
 
     named = [f"{fit.spec.name} ({file.name})" for file, fit in zip(files, fits, strict=True)]
-    results = {name: sc.marginal_loo(fit) for name, fit in zip(named, fits, strict=True)}
-    for name, result in results.items():
-        note(f"{name}: {result}")
+    results = {}
+    for name, fit in zip(named, fits, strict=True):
+        note(f"{name}: leave-one-out ...")
+        results[name] = sc.marginal_loo(fit)
+        note(f"{name}: {results[name]}")
     show(sc.compare_loo(results), style)

@@ -84,9 +84,11 @@ def table(
     )  # fmt: skip
     predictive: list[Loo | None] = []
     if loo:
-        predictive = [*map(sc.marginal_loo, fits), *[None] * len(found)]
-        for file, result in zip(files, predictive, strict=False):
-            note(f"{file.name}: {result}")
+        for file, fit in zip(files, fits, strict=True):
+            note(f"{file.name}: leave-one-out ...")
+            predictive.append(sc.marginal_loo(fit))
+            note(f"{file.name}: {predictive[-1]}")
+        predictive += [None] * len(found)
     made = sc.regression_table(
         *fits,
         *found,

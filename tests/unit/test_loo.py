@@ -158,6 +158,9 @@ def test_rows_of_which_the_others_say_nothing(by):
 
 @pytest.mark.slow
 def test_what_cannot_be_compared_is_refused(fits):
+    with pytest.raises(sc.FitError, match="got 24 draws; expected 25 or more"):
+        sc.marginal_loo(fits["x"], draws=24)
+    assert np.isfinite(sc.marginal_loo(fits["x"], draws=25).elpd)
     other = sc.marginal_loo(fits["x"], by="region")
     with pytest.raises(sc.FitError, match="different rows"):
         sc.compare_loo({"x": sc.marginal_loo(fits["x"]), "z": other})
