@@ -24,7 +24,7 @@ from spatialclusters.panel import Panel
 from spatialclusters.rows import Rows
 from spatialclusters.spec import ModelSpec
 
-__all__ = ["Columns", "make_columns"]
+__all__ = ["Columns", "make_columns", "row_places"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +59,7 @@ def make_columns(
         Weights between the panel's clusters, if the model uses them.
     """
     jax.config.update("jax_enable_x64", True)
-    unit = str(panel.unit)
-    places = [
-        pd.Index(panel.data[dim].values).get_indexer(rows.ids[dim]) for dim in ("region", unit)
-    ]
-    at = np.array(places)
+    at = np.array(row_places(panel, rows))
     measures = _measures(spec, panel, design, linkages, rows.base)
     names = spec.parsed_formula.variables
     own = spec.growth.variable if spec.growth else "employment"
@@ -80,6 +76,15 @@ def make_columns(
         return terms.columns(given)
 
     return Columns(at, design.terms, evaluate)
+
+
+def row_places(panel: Panel, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the rows' regions and units in the panel, (N,) each."""
+    region, unit = (
+        pd.Index(panel.data[dim].values).get_indexer(rows.ids[dim])
+        for dim in ("region", str(panel.unit))
+    )
+    return region, unit
 
 
 def _lag(spec: ModelSpec, rows: Rows, design: Design) -> Callable[[Any], Any] | None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from spatialclusters.collapsed.problem import why_not_collapsed
 from spatialclusters.completion.augmentation import Augmentation, Side, completed_panel
+from spatialclusters.completion.columns import row_places
 from spatialclusters.completion.totals import read_totals
 from spatialclusters.completion.unknowns import withheld_cells
 from spatialclusters.errors import PanelError, SpecError
-from spatialclusters.panel import ABSENT, Panel
+from spatialclusters.panel import Panel
+from spatialclusters.rows import choose_rows
 from spatialclusters.run import model_linkages
 from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights, align
@@ -135,7 +136,7 @@ def complete_panels(
     _refuse(spec, m=m, burn=burn, thin=thin)
     aligned = None if weights is None else align(weights, panel.regions)
     matrix = model_linkages(spec, panel, linkages)
-    start, end = prepare(spec, panel, totals, floor)
+    start, end = prepare(spec, panel, aligned, matrix, totals, floor)
     for side in (start, end):
         side.totals.refuse_contradictions(side.cells, totals_sd)
     chain = Augmentation.build(
@@ -182,9 +183,18 @@ def _refuse(spec: ModelSpec, *, m: int, burn: int, thin: int) -> None:
 
 
 def prepare(
-    spec: ModelSpec, panel: Panel, tables: Sequence[pd.DataFrame], floor: float
+    spec: ModelSpec,
+    panel: Panel,
+    weights: Weights | None,
+    linkages: xr.DataArray | None,
+    tables: Sequence[pd.DataFrame],
+    floor: float,
 ) -> tuple[Side, Side]:
-    """Find what is unknown at both ends.
+    """Find what is unknown at both ends, and informed by something.
+
+    Every cell of the base year has a row in the equation of levels. At the end the cells of rows
+    have their growth and those of totals their sum; nothing informs the others, which stay
+    withheld.
 
     Raises
     ------
@@ -193,26 +203,31 @@ def prepare(
     """
     growth = spec.growth
     assert growth is not None  # refused before
+    periods = panel.period(growth.from_year), panel.period(growth.to_year, end=True)
+    if None in periods:
+        msg = f"panel: got no years; expected {growth.from_year} and {growth.to_year}."
+        raise PanelError(msg)
+    base = panel.values(growth.variable, periods[0]).transpose("region", str(panel.unit)).values
     sides = []
-    dims = ("region", str(panel.unit))
-    first = panel.period(growth.from_year)
-    status = panel.status(growth.variable, first).transpose(*dims).values
-    base = panel.values(growth.variable, first).transpose(*dims).values
-    # an end without a positive start is no growth: it matters in sums that include it alone
-    grows = (status != ABSENT) & (base != 0.0)
-    for year, at_end in ((growth.from_year, False), (growth.to_year, True)):
-        period = panel.period(year, end=at_end)
-        if period is None:
-            msg = f"panel: got no years; expected {growth.from_year} and {growth.to_year}."
-            raise PanelError(msg)
-        sums = read_totals(tables, panel, growth.variable, period, year)
-        wanted = grows | sums.covers(grows.shape) if at_end else np.ones(grows.shape, dtype=bool)
+    for period, year in zip(periods, (growth.from_year, growth.to_year), strict=True):
+        sums = read_totals(tables, panel, growth.variable, str(period), year)
+        # an end without a positive start is no growth: it matters in sums that include it alone
+        wanted = (base != 0.0) | sums.covers(base.shape) | (period == periods[0])
         cells = withheld_cells(panel, growth.variable, period, floor=floor, wanted=wanted)
-        sides.append(Side(period, cells, sums.within(cells)))
-    if not sides[0].cells.size and not sides[1].cells.size:
+        sides.append(Side(str(period), cells, sums))
+    start, end = sides
+    # which cells become rows does not depend on what the unknown ones hold
+    filled = (start.cells.middle, end.cells.middle)
+    whole = completed_panel(spec, panel, (start, end), filled, number=0, m=0)
+    rows = choose_rows(spec, whole, weights, linkages)
+    informed = end.totals.covers(end.cells.known.shape)
+    informed[row_places(panel, rows)] = True
+    end = replace(end, cells=end.cells.within(informed))
+    start, end = (replace(side, totals=side.totals.within(side.cells)) for side in (start, end))
+    if not start.cells.size and not end.cells.size:
         msg = f"panel: got no withheld cell of {growth.variable!r}; expected some. Fit the panel as it is."
         raise PanelError(msg)
-    return sides[0], sides[1]
+    return start, end
 
 
 def _fewest_effective(trace: pd.DataFrame) -> float:

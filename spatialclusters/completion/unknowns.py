@@ -64,6 +64,11 @@ class Unknowns:
 
         return jnp.asarray(self.known).at[self.at[0], self.at[1]].set(jnp.exp(x))
 
+    def within(self, mask: np.ndarray) -> Unknowns:
+        """Keep the unknown cells of a mask, boolean over (region, unit)."""
+        keep = mask[tuple(self.at)]
+        return Unknowns(self.known, self.at[:, keep], self.low[keep], self.width[keep])
+
     @property
     def middle(self) -> np.ndarray:
         """Log employees halfway between the bounds, (K,)."""

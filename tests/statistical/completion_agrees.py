@@ -107,7 +107,7 @@ def main() -> int:
     module = experiment()
     _, table = module.economy(np.random.default_rng([1, arguments.replication]))
     spec, panel = parse_spec(module.MODEL), sc.read_panel(table)
-    sides = prepare(spec, panel, (), 1.0)
+    sides = prepare(spec, panel, None, None, (), 1.0)
     chain = Augmentation.build(
         spec, panel, None, None, sides, totals_sd=0.01, predictors=(), tune=400, seed=1
     )

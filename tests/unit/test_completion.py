@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import spatialclusters as sc
-from spatialclusters.completion.augmentation import Augmentation, Side
+from spatialclusters.completion.augmentation import Augmentation, Side, completed_panel
 from spatialclusters.completion.columns import make_columns
 from spatialclusters.completion.equations import log_scale_density
 from spatialclusters.completion.panels import prepare
@@ -185,7 +185,7 @@ def test_cells_given_parameters_are_quadrature() -> None:
     """One cell unknown at both ends, against a grid over rows that build_design makes."""
     spec, table, at = two_unknown()
     panel = published(table)
-    sides = prepare(spec, panel, (), 1.0)
+    sides = prepare(spec, panel, None, None, (), 1.0)
     chain = Augmentation.build(
         spec, panel, None, None, sides, totals_sd=TOTALS_SD, predictors=(), tune=300, seed=1
     )
@@ -429,6 +429,29 @@ def test_unknown_cells_without_an_upper_bound() -> None:
         assert float(some.logs(z)[1]) == pytest.approx(np.log(slope).sum(), abs=1e-6)
     sums = read_totals([], panel, "employment", "start", 2018)
     assert Side("start", cells, sums).totals.log_density(None, 1.0) == 0.0
+
+
+def test_end_cells_of_no_row_stay_withheld_unless_they_are_in_a_total() -> None:
+    """Nothing but its bounds informs such a cell: without an upper one it has no distribution."""
+    table = economy(withheld=0.0).query("industry not in ('i6', 'i7') and region != 'r05'").copy()
+    # the only industry of its cluster: no strength of the cluster without it, so no row
+    table.loc[table["region"] < "r06", "employment_end"] = np.nan
+    table = table[[c for c in table if "lower" not in c and "upper" not in c]]
+    spec, panel = spec_of("growth ~ log(cluster_strength) + (1 | region)"), published(table)
+    alone = (table["industry"] == "i8") & (table["region"] < "r06")
+    assert alone.sum() > 2
+    start, end = prepare(spec, panel, None, None, (), 1.0)
+    assert end.cells.size == (table["employment_end"].isna() & ~alone).sum()
+    made = completed_panel(
+        spec, panel, (start, end), (start.cells.middle, end.cells.middle), number=1, m=1
+    )
+    values = made.values("employment", "end").to_series().rename("value").reset_index()
+    values = table.merge(values, on=["region", "industry"])["value"].to_numpy()
+    np.testing.assert_array_equal(np.isnan(values), alone)
+    total = table[alone].groupby("region", as_index=False)["true_end"].sum()
+    total = total.assign(industry="i8", year=2021).rename(columns={"true_end": "employment"})
+    _, end = prepare(spec, panel, None, None, [total], 1.0)
+    assert (panel.data["industry"].values[end.cells.at[1]] == "i8").sum() == alone.sum()
 
 
 def test_command_completes_fits_and_pools(tmp_path, monkeypatch, capsys) -> None:
