@@ -159,6 +159,7 @@ def _posterior_mean(fit: Fit) -> np.ndarray:
     if fit.spec.spatial.parameters or fit.design.psi is not None:
         chosen = thinned(fit, _MEAN_DRAWS)
         return np.mean([expected_response(fit.spec, fit.design, p) for p in chosen], axis=0)
+    fit = fit.given_rows
     chains = range(fit.posterior.sizes["chain"])
     means = {
         # chain by chain: not all draws of all effects at once

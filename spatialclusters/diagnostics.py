@@ -101,7 +101,7 @@ def _headline_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
         term + "".join(f" [{text}]" for text in more if text)
         for term, *more in zip(headline["term"], effect, labels, strict=True)
     ]
-    more = "Run longer: --draws with at least twice as many."
+    more = _more(fit, "Run longer: --draws with at least twice as many.")
     worst = float(headline["r_hat"].max())
     yield (
         "R-hat of hyperparameters and headline quantities",
@@ -133,6 +133,13 @@ def _headline_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
     )
 
 
+def _more(fit: Fit, longer: str) -> str:
+    """Say what makes more effective draws."""
+    if "panel" in fit.sample_stats:
+        return "Complete more --panels: each is one draw of the withheld cells."
+    return longer
+
+
 def _derived(fit: Fit) -> Iterator[pd.DataFrame]:
     """Yield convergence and specialization, where the model has them."""
     if fit.spec.roles.convergence and fit.design.years is not None:
@@ -142,15 +149,16 @@ def _derived(fit: Fit) -> Iterator[pd.DataFrame]:
 
 
 def _family_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
+    more = _more(fit, "Run longer: more --draws.")
     for group in fit.design.groups:
         for column in group.labels:
             yield from _family(
-                f"effects ({column} | {group.name})", group_effects(fit, group.name, column)
+                f"effects ({column} | {group.name})", group_effects(fit, group.name, column), more
             )
     for frame, name in zip(_derived(fit), _derived_names(fit), strict=True):
         by_group = frame[~frame["group"].isin(_OVERALL)]
         if not by_group.empty:
-            yield from _family(f"{name} by group", by_group)
+            yield from _family(f"{name} by group", by_group, more)
 
 
 def _derived_names(fit: Fit) -> list[str]:
@@ -158,7 +166,7 @@ def _derived_names(fit: Fit) -> list[str]:
     return names + (["specialization"] if fit.spec.roles.specialization else [])
 
 
-def _family(name: str, frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+def _family(name: str, frame: pd.DataFrame, more: str) -> Iterator[tuple[Any, ...]]:
     smallest = float(min(frame["ess_bulk"].min(), frame["ess_tail"].min()))
     largest = float(frame["r_hat"].max())
     share = float((frame["r_hat"] < R_HAT).mean())
@@ -169,7 +177,7 @@ def _family(name: str, frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
         f"{smallest:.0f}",
         f">= {ESS_FAMILY:.0f}",
         smallest >= ESS_FAMILY,
-        "Run longer: more --draws.",
+        more,
     )
     yield (
         f"R-hat of {name}, largest",
@@ -202,6 +210,8 @@ def _sampler_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
         "standard deviation, or another noise model.",
     )
     energy = stats["energy"].values
+    if "panel" in stats:  # each has another response, so energies of two do not compare
+        energy = energy.reshape(int(stats["panel"].max()), -1)
     e_bfmi = float(((np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)).min())
     yield (
         "E-BFMI, smallest of the chains",

@@ -77,6 +77,7 @@ def predict_left_out(
         only an estimate could give (a fixed effect, the noise of a new cluster, what a zero
         does); or noise is Student-t and the outcome has a spatial process.
     """
+    fit = fit.given_rows
     whole, wanted = _with_left_out(fit, regions)
     system, rng = _LeftOut(fit, whole), np.random.default_rng(seed)
 

@@ -107,7 +107,7 @@ def predict(fit: Fit, kind: str = "trend", *, draws: int = DRAWS) -> pd.DataFram
             return space.response(parameters, mean, np.zeros(len(mean)))
         return np.asarray(design.y - space.filtered(parameters, design.y, mean))
 
-    values = each_draw(fit, draws, expected)
+    values = each_draw(fit.given_rows, draws, expected)
     return summaries_frame(fit, values, row_labels(design), term=kind, effect="prediction")
 
 

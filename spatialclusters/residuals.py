@@ -184,7 +184,7 @@ def regional_residuals(fit: Fit) -> pd.DataFrame:
     names, codes = np.unique(fit.design.data["row_region"].values.astype(str), return_inverse=True)
     counts = np.bincount(codes)
     values = each_draw(
-        fit,
+        fit.given_rows,
         max(100, _NUMBERS // fit.design.n_rows),
         lambda parameters: np.bincount(codes, residuals(fit, parameters)) / counts,
     )

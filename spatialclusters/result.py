@@ -114,6 +114,38 @@ class Fit:
         """Versions, seed, settings, digests and timings."""
         return dict(json.loads(self.tree.attrs["provenance"]))
 
+    @cached_property
+    def given_rows(self) -> Fit:
+        """The fit with the draws given the rows that it holds: all, but of completed panels.
+
+        A posterior pooled over completed panels holds the rows of the first panel, and effects
+        given the other panels belong to other rows.
+        """
+        stats = self.sample_stats
+        if "panel" not in stats:
+            return self
+        chains = stats.sizes["chain"]
+        kept = int((stats["panel"].values == 1).sum())
+
+        def own(data: xr.Dataset) -> xr.Dataset:
+            data = data.drop_vars("panel", errors="ignore")
+            # the panel's chains stand one after the other at the start of the first
+            parts = {n: np.asarray(x[0, :kept].values) for n, x in data.data_vars.items()}
+            arrays = {
+                n: (data[n].dims, x.reshape(chains, -1, *x.shape[1:])) for n, x in parts.items()
+            }
+            return xr.Dataset(arrays, coords=data.coords, attrs=data.attrs)
+
+        drawn = {*_DRAWS, "sample_stats"}
+        groups = {
+            name: own(node.to_dataset()) if name in drawn else node.to_dataset()
+            for name, node in self.tree.children.items()
+        }
+        root = xr.Dataset(attrs=self.tree.attrs)
+        part = Fit(xr.DataTree.from_dict({"/": root, **groups}))
+        vars(part)["design"] = self.design
+        return part
+
     def draws(self, name: str, at: Mapping[str, Any] | None = None) -> np.ndarray:
         """Return the draws of one variable, shape (chain, draw, ...).
 

@@ -72,6 +72,7 @@ def power_scaling(fit: Fit) -> pd.DataFrame:
     ----------
     Kallioinen, Paananen, Buerkner and Vehtari (2023), doi:10.1007/s11222-023-10366-5.
     """
+    fit = fit.given_rows  # likelihoods of different responses do not compare
     known, components = list(_parameters(fit)), {}
     for kind in dict.fromkeys(each.kind for each in known):
         parts = [each.log_density(each.draws) for each in known if each.kind == kind]

@@ -125,7 +125,8 @@ def posterior_predictive(fit: Fit, *, draws: int = 200, seed: int) -> np.ndarray
 
 
 def thinned(fit: Fit, draws: int) -> list[dict[str, np.ndarray]]:
-    """Return evenly spaced posterior draws, each with all parameters of that draw."""
+    """Return evenly spaced draws given the fit's rows, each with all parameters of that draw."""
+    fit = fit.given_rows
     chains, each = (fit.posterior.sizes[name] for name in ("chain", "draw"))
     total = chains * each
     chosen = np.unique(np.linspace(0, total - 1, min(draws, total)).astype(int))

@@ -55,6 +55,9 @@ def complete(
     """
     set_verbosity(verbose=verbose, quiet=quiet)
     check_target(output, force=force)
+    if panels % chains:
+        msg = f"got {panels} panels and {chains} chains; expected a multiple of chains."
+        raise typer.BadParameter(msg, param_hint="--panels")
     given = inputs(spec, data, regions, weights, row_standardize, renames, settings)
     import spatialclusters as sc
     from spatialclusters.errors import PanelError

@@ -24,7 +24,7 @@ from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["between_panels", "fit_completed"]
 
@@ -50,9 +50,9 @@ def fit_completed(
     .. math:: p(\theta \mid \text{published}) \approx \frac{1}{m} \sum_{k=1}^m
         p(\theta \mid \text{panel}_k)
 
-    Chain k of the result holds the draws of chain k of every panel, panel after panel, so that
-    R-hat and effective draws count what the panels disagree on as what it is: few independent
-    draws.
+    Chain c of C in the result holds panels c, c + C, c + 2C, ..., one after the other, with the draws
+    of all chains of each. No panel is in two chains, so R-hat compares panels, and effective draws
+    count what the panels disagree on as what it is: one draw a panel.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def fit_completed(
     seed
         Chain c of panel k draws from (seed, k, c).
     chains, tune, draws
-        Of every panel.
+        Of every panel; the number of panels must be a multiple of ``chains``.
     checkpoint
         Folder that keeps the draws of finished panels; the same command goes on where it
         stopped.
@@ -73,34 +73,38 @@ def fit_completed(
     Returns
     -------
     Fit
-        Its design, and all that is made of rows (residuals, predictions, leave-one-out), are those
-        of the first panel; ``sample_stats`` has ``panel``, the number of each draw's panel, and the
-        provenance has ``completed``, with the share of variance between panels.
+        Its rows are those of the first panel; what compares rows with draws (residuals, their
+        predictions, replicates, leave-one-out, power scaling) uses the draws of that panel
+        (:attr:`Fit.given_rows`). ``sample_stats`` has ``panel``, the number of each draw's panel,
+        and the provenance has ``completed``, with the share of variance between panels.
 
     Raises
     ------
     SamplingError
-        The checkpoint is of another run.
+        The checkpoint is of another run, or panels cannot be shared out among the chains.
 
     References
     ----------
     Gelman et al. (2013), Bayesian Data Analysis, 3rd ed., section 18.2; Zhou and Reiter (2010),
     doi:10.1198/tast.2010.09109, on pooling draws.
     """
+    m = len(completed.panels)
+    if chains < 1 or m % chains:
+        msg = f"fit of completed panels: got {m} panels and {chains} chains; expected a multiple of chains."
+        raise SamplingError(f"{msg} Each chain of the result holds panels of its own.")
     designs = [build_design(spec, panel, weights, linkages=linkages) for panel in completed.panels]
     settings = choose_settings(
         spec, seed=seed, engine="collapsed", chains=chains, tune=tune, draws=draws
     )
     folder = None if checkpoint is None else _checkpoint(Path(checkpoint), spec, designs, settings)
     parts = _sampled(spec, designs, settings, folder, progress=progress)
+    for number, part in enumerate(parts, start=1):
+        part.stats["panel"] = np.full((chains, draws), number)
     pooled = Sampled(
-        **{kind: _joined([getattr(part, kind) for part in parts]) for kind in _KINDS},
+        **{kind: shared_out([getattr(part, kind) for part in parts], chains) for kind in _KINDS},
         timings={"wall_seconds": sum(part.timings["wall_seconds"] for part in parts)},
     )
-    m = len(parts)
-    number = np.repeat(np.arange(1, m + 1), draws)
-    pooled.stats["panel"] = np.broadcast_to(number, (chains, m * draws)).copy()
-    record = completed.record | {"between": between_shares(pooled.posterior, m)}
+    record = completed.record | {"between": between_shares([part.posterior for part in parts])}
     notes = {"completed": record}
     design = _noted(designs[0], record)
     first = completed.panels[0]
@@ -140,19 +144,30 @@ def between_panels(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame({"parameter": list(shares), "share": list(shares.values())})
 
 
-def between_shares(posterior: Mapping[str, np.ndarray], m: int) -> dict[str, float]:
-    """Return the share of variance between m panels of every scalar that is not an effect."""
-    shares = {}
-    for name, values in posterior.items():
+def between_shares(panels: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """Return the share of variance between panels of every scalar that is not an effect."""
+    shares, m = {}, len(panels)
+    for name, values in panels[0].items():
         if name.startswith(("effect(", "total(")):
             continue
-        columns = values.reshape(values.shape[0], m, values.shape[1] // m, -1)
-        by_panel = np.moveaxis(columns, 1, 0).reshape(m, -1, columns.shape[-1])
+        size = int(np.prod(values.shape[2:]))
+        by_panel = np.stack([panel[name].reshape(-1, size) for panel in panels])
         between = (1.0 + 1.0 / m) * by_panel.mean(axis=1).var(axis=0, ddof=1)
         within = by_panel.var(axis=1, ddof=1).mean(axis=0)
         for k, share in enumerate(between / (within + between)):
-            shares[name if columns.shape[-1] == 1 else f"{name}[{k}]"] = float(share)
+            shares[name if size == 1 else f"{name}[{k}]"] = float(share)
     return shares
+
+
+def shared_out(panels: Sequence[Mapping[str, np.ndarray]], chains: int) -> dict[str, np.ndarray]:
+    """Put the draws of panels c, c + C, ... into chain c of C, one panel after the other."""
+    flat = [{n: x.reshape(-1, *x.shape[2:]) for n, x in panel.items()} for panel in panels]
+    return {
+        name: np.stack(
+            [np.concatenate([panel[name] for panel in flat[c::chains]]) for c in range(chains)]
+        )
+        for name in flat[0]
+    }
 
 
 def _sampled(
@@ -195,10 +210,6 @@ def _side_by_side(chains: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([chain[name] for chain in chains]) for name in chains[0]}
 
 
-def _joined(panels: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([panel[name] for panel in panels], axis=1) for name in panels[0]}
-
-
 def _packed(part: Sampled) -> dict[str, np.ndarray]:
     arrays = {f"{kind} {n}": x for kind in _KINDS for n, x in getattr(part, kind).items()}
     return arrays | {"wall_seconds": np.array(part.timings["wall_seconds"])}
@@ -236,7 +247,8 @@ def _noted(design: Design, record: dict[str, Any]) -> Design:
     count = record["unknown_start"] + record["unknown_end"]
     note = (
         f"{count} withheld cells were drawn under the model, {record['m']} times; the rows are those of "
-        "the first completed panel, the posterior is pooled over all"
+        "the first completed panel, the posterior is pooled over all, and what compares rows with draws "
+        "(residuals, predictions of rows, replicates, leave-one-out, power scaling) uses those of this panel"
     )
     changed = design.record | {"notes": [*design.record["notes"], note], "completed": record}
     attrs = design.data.attrs | {"record": json.dumps(changed)}

@@ -13,11 +13,17 @@ from spatialclusters.completion.augmentation import Augmentation, Side, complete
 from spatialclusters.completion.columns import make_columns
 from spatialclusters.completion.equations import log_scale_density
 from spatialclusters.completion.panels import prepare
-from spatialclusters.completion.pooling import between_shares
+from spatialclusters.completion.pooling import between_shares, shared_out
 from spatialclusters.completion.totals import read_totals
 from spatialclusters.completion.unknowns import withheld_cells
+from spatialclusters.criticism import residual_spread
 from spatialclusters.errors import FitError, PanelError, SamplingError, SpecError
+from spatialclusters.loo import marginal_loo
+from spatialclusters.residuals import regional_residuals
+from spatialclusters.result import assemble
 from spatialclusters.rows import choose_rows
+from spatialclusters.sensitivity import power_scaling
+from spatialclusters.simulation import thinned
 from spatialclusters.spec import override, parse_spec
 from spatialclusters.spec.distributions import (
     Exponential,
@@ -31,6 +37,8 @@ from spatialclusters.spec.distributions import (
 EXACT = 1e-10  # two implementations of the same sums in float64
 QUADRATURE = 4.0  # Monte Carlo errors: a right sampler fails once in 16,000 comparisons
 TOTALS_SD = 0.01
+MCSE_OF_FEW = 0.3  # spectral estimates from few blocks are biased: chains that share panels miss by
+ESS_OF_FEW = 0.5  # a factor of 2 (two chains) and 4 (four) in the second
 
 HEAD = """
 [growth]
@@ -336,10 +344,14 @@ def test_same_seed_gives_the_same_panels(completed: tuple) -> None:
 def test_pooled_fit_counts_the_panels(completed: tuple, tmp_path) -> None:
     _, made = completed
     spec, options = spec_of(PLAIN), {"seed": 1, "tune": 30, "draws": 10, "progress": False}
+    with pytest.raises(SamplingError, match="20 panels and 3 chains"):
+        sc.fit_completed(spec, made, chains=3, **options)
     folder = tmp_path / "panels"
     fit = sc.fit_completed(spec, made, checkpoint=folder, **options)
     assert fit.draws("coefficient").shape == (2, 200, 2)
-    assert np.unique(fit.sample_stats["panel"]).tolist() == list(range(1, 21))
+    by_chain = [pd.unique(row).tolist() for row in fit.sample_stats["panel"].values]
+    assert by_chain == [list(range(1, 21, 2)), list(range(2, 21, 2))]
+    assert (fit.sample_stats["panel"].values[:, :20] == [[1], [2]]).all()
     shares = sc.between_panels(fit).set_index("parameter")["share"]
     assert ((shares >= 0.0) & (shares <= 1.0)).all()
     assert "completed panel" in " ".join(fit.design.record["notes"])
@@ -357,12 +369,70 @@ def test_share_between_panels_is_rubins() -> None:
     rng = np.random.default_rng(1)
     m, draws = 50, 400
     means = rng.normal(0.0, 2.0, m)
-    values = np.repeat(means, draws) + rng.normal(0.0, 1.0, (2, m * draws))
-    share = between_shares({"sigma": values}, m)["sigma"]
+    panels = [{"sigma": mean + rng.normal(0.0, 1.0, (2, draws))} for mean in means]
+    share = between_shares(panels)["sigma"]
     between = (1.0 + 1.0 / m) * means.var(ddof=1)
     assert share == pytest.approx(between / (between + 1.0), abs=0.01)
     with pytest.raises(FitError, match="one panel"):
         sc.between_panels(type("Fit", (), {"provenance": {}})())
+
+
+@pytest.mark.parametrize("chains", [1, 2, 4])
+def test_pooled_draws_count_each_panel_once(chains: int) -> None:
+    """The Monte Carlo error of a mean is that of the mean of m panels, whatever the chains."""
+    from arviz_stats.base import array_stats
+
+    rng, m, draws, within = np.random.default_rng(0), 20, 100, 0.3
+    errors, sizes = [], []
+    for _ in range(60):
+        means = rng.normal(size=m)
+        panels = [{"x": mean + within * rng.normal(size=(chains, draws))} for mean in means]
+        pooled = shared_out(panels, chains)["x"]
+        assert pooled.shape == (chains, m * draws)
+        by_hand = np.concatenate([panel["x"].ravel() for panel in panels])
+        np.testing.assert_array_equal(np.sort(pooled.ravel()), np.sort(by_hand))
+        errors.append(float(array_stats.mcse(pooled, method="mean")))
+        sizes.append(float(array_stats.ess(pooled, method="bulk")))
+    true = np.sqrt(1.0 / m)
+    assert np.median(errors) == pytest.approx(true, rel=MCSE_OF_FEW)
+    assert np.median(sizes) == pytest.approx(m * (1.0 + within**2), rel=ESS_OF_FEW)
+
+
+def test_checks_of_rows_use_the_draws_given_them() -> None:
+    """Draws of panel k are k everywhere: rows belong to the first."""
+    spec, table = spec_of("growth ~ log(employment) + (1 | region)"), economy(withheld=0.0)
+    panel, m, draws = published(table), 20, 20
+    design = sc.build_design(spec, panel)
+    rng = np.random.default_rng(1)
+
+    def of(number: int) -> dict[str, np.ndarray]:
+        shapes = {"coefficient": (1,), "intercept": (), "sigma": (), "sd(region)": (1,)}
+        shapes["effect(region)"] = (len(design.groups[0].levels), 1)
+        return {n: number + 0.1 * rng.uniform(size=(2, draws, *s)) for n, s in shapes.items()}
+
+    stats = [
+        {"panel": np.full((2, draws), k), "marginal_log_likelihood": rng.normal(k, 1, (2, draws))}
+        for k in range(1, m + 1)
+    ]
+    posterior = [of(k) for k in range(1, m + 1)]
+    fit = assemble(
+        spec, design, shared_out(posterior, 2), shared_out(stats, 2), panel=panel.data,
+        geometry=None, provenance={},
+    )  # fmt: skip
+    own = fit.given_rows
+    for name, values in posterior[0].items():
+        np.testing.assert_array_equal(own.draws(name), values)
+    assert own.given_rows is own
+    assert {int(each["sigma"]) for each in thinned(fit, 1000)} == {1}
+    assert int(fit.draws("sigma").max()) == m
+    # what compares rows with draws is that of a fit of the first panel
+    single = assemble(
+        spec, design, posterior[0], {"marginal_log_likelihood": stats[0]["marginal_log_likelihood"]},
+        panel=panel.data, geometry=None, provenance={},
+    )  # fmt: skip
+    for check in (residual_spread, regional_residuals, sc.predict, power_scaling):
+        pd.testing.assert_frame_equal(check(fit), check(single))
+    assert marginal_loo(fit).elpd == marginal_loo(single).elpd
 
 
 def test_what_cannot_be_completed_is_refused() -> None:
