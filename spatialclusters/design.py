@@ -168,8 +168,10 @@ class Design:
         size = self.data["size"].values if "size" in self.data else np.empty(0)
         blend = [np.array([self.data.attrs["psi"]])] if "psi" in self.data.attrs else []
         blend += [self.data["X_blend"].values] if "X_blend" in self.data else []
+        # classes of size that are stated (parameters.SIZE_GRID)
+        grid = [np.asarray(self.data.attrs["size_grid"])] if "size_grid" in self.data.attrs else []
         intercept = np.array([self.intercept])
-        return _sha256(self.y, self.X, size, intercept, labels, *codes, *blend)
+        return _sha256(self.y, self.X, size, intercept, labels, *codes, *blend, *grid)
 
     @cached_property
     def noise_guess(self) -> float:

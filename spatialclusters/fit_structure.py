@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from spatialclusters.design import Design
 from spatialclusters.errors import listing
+from spatialclusters.parameters import SIZE_GRID
 from spatialclusters.spec import EffectKind, ModelSpec, Structure, parse_spec
 from spatialclusters.weights import Weights
 
@@ -190,6 +191,10 @@ def _check_design(spec: ModelSpec, design: Design) -> None:
         values = _shape(data[name], dims, sizes, "f", name)
         _expect(bool(np.isfinite(values).all()), f"{name} that is not finite")
         _expect(name not in ("scale", "size") or bool((values > 0).all()), f"{name} of zero")
+    if SIZE_GRID in attributes:
+        grid = np.asarray(attributes[SIZE_GRID], dtype=float)
+        fine = grid.shape == (3,) and bool(np.isfinite(grid).all() and grid[0] < grid[1])
+        _expect(fine, "classes of size that are none")
     for name in ("region", "industry", "cluster"):
         if name == "region" or f"row_{name}" in data:
             rows = _shape(data[f"row_{name}"], ("obs",), sizes, "OUT", f"row_{name}")

@@ -15,7 +15,7 @@ from scipy.sparse.linalg import splu
 from spatialclusters.design import Design, GroupDesign
 from spatialclusters.errors import FitError, listing
 from spatialclusters.lags import row_lag
-from spatialclusters.parameters import noise_clusters
+from spatialclusters.parameters import noise_clusters, reference_size
 from spatialclusters.predictions import (
     DRAWS,
     columns_again,
@@ -217,7 +217,7 @@ class _LeftOut:
         else:
             new = np.full(count, float(parameters["sigma"]))
         if spec.likelihood.scale == "size":
-            small = np.median(design.data["size"].values) / self.whole.data["size"].values[self.n :]
+            small = reference_size(design) / self.whole.data["size"].values[self.n :]
             share, power = (float(parameters[f"size.{name}"]) for name in ("share", "power"))
             new = new * np.sqrt(1.0 - share + share * small**power)
         if spec.likelihood.family == "student-t":

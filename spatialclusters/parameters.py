@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from spatialclusters.spec.distributions import Dirichlet, Lkj
 __all__ = [
     "LOG_SIZE",
     "SIZE_CLASSES",
+    "SIZE_GRID",
     "WIDE",
     "check_support",
     "class_sigma",
@@ -29,15 +31,21 @@ __all__ = [
     "noise_classes",
     "noise_clusters",
     "pair_labels",
+    "reference_size",
     "relative_size",
     "scale_root",
     "sd_names",
     "size_classes",
+    "size_on_grid",
     "weights_parameter",
+    "with_size_grid",
 ]
 
 SIZE_CLASSES = 32
 """Most classes of size in size-dependent noise."""
+
+SIZE_GRID = "size_grid"
+"""Attribute of a design whose classes of size are stated: logs of both ends and of the reference."""
 
 LOG_SIZE = "log(relative size)"
 """Data of a model whose noise depends on size: by class, from :func:`size_classes`."""
@@ -83,15 +91,21 @@ def size_classes(design: Design) -> tuple[np.ndarray, np.ndarray]:
 
     With at most :data:`SIZE_CLASSES` different sizes each is a class; otherwise classes
     are equally wide on the log scale and stand for the geometric mean of their rows.
-    Noise that depends on size depends on it through these classes, in both engines.
+    Noise that depends on size depends on it through these classes, in both engines. Where the
+    design states a grid (:data:`SIZE_GRID`), so that designs of other sizes share one model, classes
+    are those of :func:`size_on_grid`.
 
     Returns
     -------
     tuple
-        Codes (obs,), and median size over the size of each class: large for small cells.
+        Codes (obs,), and the reference size (:func:`reference_size`) over the size of each class:
+        large for small cells.
     """
-    size = design.data["size"].values
-    log_size = np.log(size)
+    log_size = np.log(design.data["size"].values)
+    if SIZE_GRID in design.data.attrs:
+        on_grid = size_on_grid(log_size, design.data.attrs[SIZE_GRID])
+        distinct, codes = np.unique(on_grid, return_inverse=True)
+        return codes, reference_size(design) / np.exp(distinct)
     distinct = np.unique(log_size)
     if len(distinct) > SIZE_CLASSES:
         edges = np.linspace(distinct[0], distinct[-1], SIZE_CLASSES + 1)[1:-1]
@@ -99,11 +113,44 @@ def size_classes(design: Design) -> tuple[np.ndarray, np.ndarray]:
     else:
         codes = np.searchsorted(distinct, log_size)
     mean = np.bincount(codes, weights=log_size) / np.bincount(codes)
-    return codes, np.median(size) / np.exp(mean)
+    return codes, reference_size(design) / np.exp(mean)
+
+
+def reference_size(design: Design) -> float:
+    """Return the size at which the noise is sigma: the rows' median, or what the grid states."""
+    if SIZE_GRID in design.data.attrs:
+        return float(np.exp(design.data.attrs[SIZE_GRID][2]))
+    return float(np.median(design.data["size"].values))
+
+
+def size_on_grid(log_size: Any, grid: Any, xp: Any = np) -> Any:
+    """Return the middle of the class of each log size; those beyond the ends are in the last.
+
+    Parameters
+    ----------
+    grid
+        Logs of the lower and the upper end, between which :data:`SIZE_CLASSES` classes are equally
+        wide, and of the reference size.
+    xp
+        NumPy, or JAX's.
+
+    Examples
+    --------
+    >>> size_on_grid(np.array([-1.0, 0.1, 31.9, 50.0]), (0.0, 32.0, 3.0)).tolist()
+    [0.5, 0.5, 31.5, 31.5]
+    """
+    low, high, _ = grid
+    width = (high - low) / SIZE_CLASSES
+    return low + width * (0.5 + xp.floor(xp.clip((log_size - low) / width, 0.0, SIZE_CLASSES - 1)))
+
+
+def with_size_grid(design: Design, grid: Sequence[float]) -> Design:
+    """Return the design with stated classes of size."""
+    return Design(design.data.assign_attrs({SIZE_GRID: np.array(grid)}), design.weights)
 
 
 def relative_size(design: Design) -> np.ndarray:
-    """Return median base-year size over that of each row's class, shape (obs,)."""
+    """Return the reference size over that of each row's class, shape (obs,)."""
     codes, relative = size_classes(design)
     return np.asarray(relative[codes])
 

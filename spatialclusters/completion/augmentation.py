@@ -20,7 +20,7 @@ from spatialclusters.completion.unknowns import Unknowns
 from spatialclusters.design import Design, build_design
 from spatialclusters.exported import chain_key
 from spatialclusters.panel import ABSENT, Panel
-from spatialclusters.parameters import model_priors
+from spatialclusters.parameters import SIZE_GRID, model_priors, size_on_grid, with_size_grid
 from spatialclusters.program import Program, Target, make_program
 from spatialclusters.rows import choose_rows
 from spatialclusters.simulation import noise_scale
@@ -104,6 +104,7 @@ class Augmentation:
         design = build_design(spec, first, weights, linkages=linkages)
         rows = choose_rows(spec, first, weights, linkages)
         columns = make_columns(spec, first, rows, design, linkages)
+        design = with_size_grid(design, sides[0].cells.size_grid(columns.rows))
         base = sides[0].cells.known.copy()
         base[tuple(sides[0].cells.at)] = np.exp(sides[0].cells.middle)
         levels = make_levels(panel, base, sides[0].period, predictors)
@@ -136,7 +137,8 @@ class Augmentation:
         ):
             k1, k2, k3 = jax.random.split(jax.random.fold_in(key, i), 3)
             y, X, logs = map(np.asarray, evaluate(*x))
-            states[0], growth = self.growth.step(states[0], self.growth.at(y, X), k1)
+            size = np.exp(logs[tuple(self.columns.rows)])
+            states[0], growth = self.growth.step(states[0], self.growth.at(y, X, size), k1)
             design = self.level.at(logs[tuple(self.levels.at)])
             states[1], level = self.level.step(states[1], design, k2)
             conditions = self.given(growth, level)
@@ -165,11 +167,18 @@ class Augmentation:
         intercept = int(self.growth.design.intercept)
         b = growth.get("coefficient", np.zeros(0)) * self.growth.design.data["scale"].values
         effects = {g.name: growth[f"effect({g.name})"] for g in self.growth.design.groups}
-        return {
+        spec, noise = (
+            self.growth.spec,
+            {"sigma": np.full(self.growth.design.n_rows, growth["sigma"])},
+        )
+        if spec.likelihood.scale == "size":
+            noise |= {name: growth[f"size.{name}"] for name in ("share", "power")}
+        else:
+            noise["sigma"] = noise_scale(spec, self.growth.design, growth)
+        return noise | {
             "standardized": np.concatenate([np.atleast_1d(growth["intercept"])] * intercept + [b]),
             "log_sigma": np.log(growth["sigma"]),
             "effects": effects,
-            "sigma": noise_scale(self.growth.spec, self.growth.design, growth),
             "mean": mean[tuple(self.sides[0].cells.at)],
             "level_sigma": level["sigma"],
         }
@@ -180,7 +189,7 @@ def _summary(
 ) -> dict[str, float]:
     """Return what an iteration leaves in the trace."""
     row = dict(zip(terms, growth.get("coefficient", np.zeros(0)).tolist(), strict=True))
-    row["sigma"] = float(growth["sigma"])
+    row |= {n: float(growth[n]) for n in ("sigma", "size.share", "size.power") if n in growth}
     scales = {"": growth, "level ": level}
     for prefix, parameters in scales.items():
         for name, value in parameters.items():
@@ -211,12 +220,15 @@ def _cell_target(
 
     Coefficients and the scale of the noise move with the cells: given each other they would move
     little. ``shift`` and ``stretch`` say by how much, in units of the standardized covariates and
-    in logs; both are 0 at the values given.
+    in logs; both are 0 at the values given. Noise that depends on size does so by the class of a
+    cell's own base level, as in the equation of growth: the density has steps, which the gradient
+    smooths out.
     """
     start, end = (side.cells for side in sides)
     at, first = tuple(columns.rows), int(design.intercept)
     center, scale = (design.data[name].values for name in ("center", "scale"))
     prior_mean, prior_sd, proper = coefficient_scales(spec, design)
+    sized, grid = spec.likelihood.scale == "size", design.data.attrs[SIZE_GRID]
     sigma_prior = log_scale_density(model_priors(spec, design)["sigma"].prior)
 
     def potential(z: Any, given: Any) -> Any:
@@ -230,10 +242,17 @@ def _cell_target(
             effect = given["effects"][group.name][group.codes]
             for position, column in enumerate(group.columns):
                 mean += effect[:, position] * (1.0 if column < 0 else X[:, column])
-        squares = (((y - mean) / (given["sigma"] * jnp.exp(z["stretch"]))) ** 2).sum()
+        noise, sums = given["sigma"] * jnp.exp(z["stretch"]), 0.0
+        if sized:
+            log_size = jnp.log(base[at])
+            steps = jax.lax.stop_gradient(size_on_grid(log_size, grid, jnp) - log_size)
+            relative = jnp.exp(given["power"] * (grid[2] - log_size - steps))
+            factor = 1.0 - given["share"] + given["share"] * relative
+            noise, sums = noise * jnp.sqrt(factor), -0.5 * jnp.log(factor).sum()
+        squares = (((y - mean) / noise) ** 2).sum()
         squares += (((x_start - given["mean"]) / given["level_sigma"]) ** 2).sum()
         squares += (proper * ((moved - prior_mean) / prior_sd) ** 2).sum()
-        sums = sides[0].totals.log_density(base, totals_sd)
+        sums += sides[0].totals.log_density(base, totals_sd)
         sums += sides[1].totals.log_density(last, totals_sd)
         sums += sigma_prior(given["log_sigma"] + z["stretch"]) - len(y) * z["stretch"]
         return 0.5 * squares - sums - j_start - j_end

@@ -29,7 +29,8 @@ _DEPTH: Final = 8
 class Equation:
     """One equation, compiled once; what it is conditioned on is an argument.
 
-    Groups, classes of noise, priors and the scale of covariates are those of the first panel.
+    Groups, priors and the scale of covariates are those of the first panel; rows may move to other
+    classes of size.
 
     Attributes
     ----------
@@ -57,7 +58,7 @@ class Equation:
         spec = override(spec, stated)
         settings = {"engine": "collapsed", "tune": tune, "target_accept": 0.8}
         settings |= {"max_tree_depth": _DEPTH}
-        target = build_target(spec, design, settings)
+        target = build_target(spec, design, settings, other_sizes=True)
         assert target.warm_up is not None  # the engine is collapsed
         gradient = jax.jit(gradient_of(target))
         warm = target.warm_up(gradient, design.y, seed)
@@ -73,9 +74,13 @@ class Equation:
         z, data = jax.numpy.zeros(len(self.warm.mode)), self._data(self.design)
         return self.program.init(chain_key(0, 0), z, *self.program.gradient(z, data))
 
-    def at(self, y: np.ndarray, X: np.ndarray | None = None) -> Design:
-        """Return the design with another response and covariates, standardized as the first."""
+    def at(
+        self, y: np.ndarray, X: np.ndarray | None = None, size: np.ndarray | None = None
+    ) -> Design:
+        """Return the design with another response, covariates (standardized as the first), sizes."""
         data = self.design.data.assign(y=("obs", y))
+        if size is not None:
+            data = data.assign(size=("obs", size))
         if X is not None:
             data = data.assign(X=(("obs", "term"), X))
         return Design(data, self.design.weights)

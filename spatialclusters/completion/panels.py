@@ -18,6 +18,7 @@ from spatialclusters.completion.totals import read_totals
 from spatialclusters.completion.unknowns import withheld_cells
 from spatialclusters.errors import PanelError, SpecError
 from spatialclusters.panel import Panel
+from spatialclusters.parameters import SIZE_GRID
 from spatialclusters.rows import choose_rows
 from spatialclusters.run import model_linkages
 from spatialclusters.spec import ModelSpec
@@ -158,6 +159,7 @@ def complete_panels(
         "unknown_start": start.cells.size, "unknown_end": end.cells.size,
         "totals": len(start.totals.logs) + len(end.totals.logs), "totals_sd": totals_sd,
         "predictors": list(predictors), "effective_draws": effective,
+        "size_grid": chain.growth.design.data.attrs[SIZE_GRID].tolist(),
     }  # fmt: skip
     if effective < m:
         _LOG.warning(

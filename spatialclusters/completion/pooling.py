@@ -16,6 +16,7 @@ from spatialclusters.completion.panels import Completed
 from spatialclusters.design import Design, build_design
 from spatialclusters.errors import FitError, SamplingError
 from spatialclusters.files import read_arrays, write_arrays
+from spatialclusters.parameters import with_size_grid
 from spatialclusters.repeated import RepeatedSampler
 from spatialclusters.result import Fit
 from spatialclusters.run import choose_settings, label, model_linkages
@@ -93,6 +94,8 @@ def fit_completed(
         msg = f"fit of completed panels: got {m} panels and {chains} chains; expected a multiple of chains."
         raise SamplingError(f"{msg} Each chain of the result holds panels of its own.")
     designs = [build_design(spec, panel, weights, linkages=linkages) for panel in completed.panels]
+    if spec.likelihood.scale == "size":  # sigma is the noise at one size, in classes of all panels
+        designs = [with_size_grid(design, completed.record["size_grid"]) for design in designs]
     settings = choose_settings(
         spec, seed=seed, engine="collapsed", chains=chains, tune=tune, draws=draws
     )

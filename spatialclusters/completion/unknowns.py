@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,6 +68,24 @@ class Unknowns:
         """Keep the unknown cells of a mask, boolean over (region, unit)."""
         keep = mask[tuple(self.at)]
         return Unknowns(self.known, self.at[:, keep], self.low[keep], self.width[keep])
+
+    def size_grid(self, at: Sequence[np.ndarray]) -> tuple[float, float, float]:
+        """Return logs of the ends and the middle of the sizes that the cells of rows can have.
+
+        Open cells count at their lower bounds: larger ones are in the last class. The middle is
+        the median of the cells filled halfway between the bounds.
+        """
+        sizes = []
+        for logs in (
+            self.low,
+            self.low + np.where(np.isfinite(self.width), self.width, 0.0),
+            self.middle,
+        ):
+            filled = self.known.copy()
+            filled[tuple(self.at)] = np.exp(logs)
+            sizes.append(np.log(filled[tuple(at)]))
+        low, high = float(sizes[0].min()), float(sizes[1].max())
+        return low, max(high, low + 1.0), float(np.median(sizes[2]))
 
     @property
     def middle(self) -> np.ndarray:

@@ -23,7 +23,7 @@ from spatialclusters.residuals import regional_residuals
 from spatialclusters.result import assemble
 from spatialclusters.rows import choose_rows
 from spatialclusters.sensitivity import power_scaling
-from spatialclusters.simulation import thinned
+from spatialclusters.simulation import noise_scale, thinned
 from spatialclusters.spec import override, parse_spec
 from spatialclusters.spec.distributions import (
     Exponential,
@@ -179,19 +179,43 @@ def test_improper_priors_of_a_log_scale() -> None:
     assert float(log_scale_density(inverse)(0.7)) == pytest.approx(0.0)
 
 
-def two_unknown() -> tuple[sc.ModelSpec, pd.DataFrame, int]:
+def two_unknown(more: str = "") -> tuple[sc.ModelSpec, pd.DataFrame, int]:
     """Return a table in which one cell is withheld in both years."""
     table = economy(3, regions=6, withheld=0.0)
     at = 10
     for name in ("start", "end"):
         table.loc[at, f"employment_{name}"] = np.nan
         table.loc[at, [f"employment_lower_{name}", f"employment_upper_{name}"]] = [20.0, 400.0]
-    return spec_of(PLAIN), table, at
+    return spec_of(PLAIN, more), table, at
 
 
-def test_cells_given_parameters_are_quadrature() -> None:
+def noise_by_hand(sizes: np.ndarray, growth: dict, ends: tuple[float, float, float]) -> np.ndarray:
+    """Return the noise of cells of these sizes in 32 classes between two ends."""
+    if "size.share" not in growth:
+        return np.full(np.shape(sizes), growth["sigma"])
+    edges = np.linspace(*ends[:2], 33)
+    k = np.clip(np.digitize(np.log(sizes), edges) - 1, 0, 31)
+    relative = np.exp(ends[2] - (edges[k] + edges[k + 1]) / 2.0) ** growth["size.power"]
+    share = growth["size.share"]
+    return growth["sigma"] * np.sqrt(1.0 - share + share * relative)
+
+
+def test_size_classes_of_completed_panels_are_stated() -> None:
+    table = economy(5, regions=6)
+    panel = published(table)
+    start, _ = prepare(spec_of(PLAIN), panel, None, None, (), 1.0)
+    every = (start.cells.known > 0.0) | np.isnan(panel.values("employment", "start").values)
+    every &= panel.data["present"].values
+    found = start.cells.size_grid(np.nonzero(every))
+    low, high = (table[f"employment_{s}_start"].clip(lower=1.0) for s in ("lower", "upper"))
+    expected = [np.log(low.min()), np.log(high.max()), np.median(np.log(low * high) / 2.0)]
+    np.testing.assert_allclose(found, expected, rtol=EXACT)
+
+
+@pytest.mark.parametrize("more", ["", '[likelihood]\nscale = "size"'])
+def test_cells_given_parameters_are_quadrature(more: str) -> None:
     """One cell unknown at both ends, against a grid over rows that build_design makes."""
-    spec, table, at = two_unknown()
+    spec, table, at = two_unknown(more)
     panel = published(table)
     sides = prepare(spec, panel, None, None, (), 1.0)
     chain = Augmentation.build(
@@ -206,6 +230,13 @@ def test_cells_given_parameters_are_quadrature() -> None:
         "effect(region)": rng.normal(0, 0.1, (len(design.groups[0].levels), 1)),
         "effect(industry)": rng.normal(0, 0.1, (len(design.groups[1].levels), 1)),
     }
+    if more:
+        growth |= {"size.share": np.array(0.9), "size.power": np.array(1.0)}
+        # other sizes have other noise in the equation of growth, too
+        sizes = design.data["size"].values[::-1]
+        found = noise_scale(spec, chain.growth.at(design.y, design.X, sizes), growth)
+        expected = noise_by_hand(sizes, growth, design.data.attrs["size_grid"])
+        np.testing.assert_allclose(found, expected, rtol=EXACT)
     level = {"intercept": np.array(4.0), "sigma": np.array(0.9)} | {
         f"effect({g.name})": rng.normal(0, 0.2, (len(g.levels), 1))
         for g in chain.level.design.groups
@@ -257,9 +288,11 @@ def _by_quadrature(spec, table, at, growth, level, chain, *, points):
         mean = growth["intercept"] + (design.X - center) @ growth["coefficient"]
         for group in first.groups:
             mean = mean + growth[f"effect({group.name})"][group.codes, 0]
-        others = stats.norm.logpdf(design.y, mean, growth["sigma"])
+        ends = chain.growth.design.data.attrs["size_grid"]
+        noise = noise_by_hand(design.data["size"].values, growth, ends)
+        others = stats.norm.logpdf(design.y, mean, noise)
         others[row] = 0.0
-        density[i] = others.sum() + stats.norm.logpdf(grid - x, mean[row], growth["sigma"])
+        density[i] = others.sum() + stats.norm.logpdf(grid - x, mean[row], noise[row])
         density[i] += stats.norm.logpdf(x, expected, level["sigma"])
     weight = np.exp(density - density.max())
     weight /= weight.sum()
