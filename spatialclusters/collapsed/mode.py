@@ -18,6 +18,7 @@ __all__ = [
     "importance",
     "laplace",
     "stretch",
+    "unstretch",
 ]
 
 PARETO_GOOD: Final = 0.5
@@ -88,6 +89,25 @@ def stretch(z: Any, warm: WarmStart) -> tuple[Any, Any]:
     log_slope = jax.nn.log_sigmoid(u) - log_softplus
     free = warm.side == 0.0
     return jnp.where(free, u, stretched), jnp.sum(jnp.where(free, 0.0, log_slope))
+
+
+def unstretch(point: np.ndarray, warm: WarmStart) -> np.ndarray:
+    """Return the z of unconstrained hyperparameters: the inverse of :func:`stretch`.
+
+    Examples
+    --------
+    >>> warm = WarmStart(np.array([0.5, 2.0]), np.array([[1.0, 0.0], [0.3, 2.0]]),
+    ...                  np.array([1.0, 0.1]), np.array([0.0, 1.0]), np.array(0.1))
+    >>> bool(np.allclose(stretch(unstretch(np.array([-1.0, -3.0]), warm), warm)[0], [-1.0, -3.0]))
+    True
+    """
+    log_softplus = point - np.log(warm.scale)
+    # far to the left softplus is the exponential function
+    low = log_softplus < -30.0
+    softplus = np.exp(np.where(low, 0.0, log_softplus))
+    inverse = np.where(low, log_softplus, softplus + np.log(-np.expm1(-softplus)))
+    u = np.where(warm.side == 0.0, point, inverse)
+    return np.asarray(scipy.linalg.solve(warm.root, u - warm.mode))
 
 
 def find_warm_start(

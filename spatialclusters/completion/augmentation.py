@@ -148,6 +148,9 @@ class Augmentation:
             cells = self.cells.step(
                 cells._replace(potential_energy=energy, z_grad=gradient), conditions
             )
+            # the scale of the noise stays where the cells took it; coefficients are drawn anew
+            sigma = float(growth["sigma"] * np.exp(cells.z["stretch"]))
+            states[0] = self.growth.with_sigma(states[0], sigma)
             z = cells.z | {name: jnp.zeros_like(z[name]) for name in ("shift", "stretch")}
             cells = cells._replace(z=z)
             x = (np.asarray(start.logs(z["start"])[0]), np.asarray(end.logs(z["end"])[0]))

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from spatialclusters.collapsed.mode import WarmStart
+from spatialclusters.collapsed.hyperparameters import hyperparameter_model
+from spatialclusters.collapsed.mode import WarmStart, stretch, unstretch
 from spatialclusters.design import Design
 from spatialclusters.exported import chain_key
 from spatialclusters.parameters import model_priors
@@ -104,6 +105,32 @@ class Equation:
             for name, value in recorded.items()
             if name.startswith("posterior ")
         }
+
+    def with_sigma(self, state: Any, sigma: float) -> Any:
+        """Return the state with another scale of the noise, the other hyperparameters as they are.
+
+        Energy and gradient are those of the state before: :meth:`step` computes them anew.
+        """
+        import jax
+
+        at, prior = self._sigma
+        point = np.array(stretch(np.asarray(state.z), self.warm)[0])
+        if prior.distribution == "uniform":
+            point[at] = np.log(sigma - prior.lower) - np.log(prior.upper - sigma)
+        else:
+            point[at] = np.log(sigma)
+        return state._replace(z=jax.numpy.asarray(unstretch(point, self.warm)))
+
+    @cached_property
+    def _sigma(self) -> tuple[int, Prior]:
+        """Place of the noise's scale among the unconstrained hyperparameters, and its prior."""
+        model, _ = hyperparameter_model(self.spec, self.design)
+        point, at = model.initial_point(), 0
+        for variable in model.value_vars:
+            if model.values_to_rvs[variable].name == "sigma":
+                break
+            at += np.size(point[variable.name])
+        return at, self.spec.priors["sigma"]
 
     def _data(self, design: Design) -> Any:
         return self.target.prepare(design.y, self.warm, design)

@@ -1,6 +1,7 @@
 """Completed panels: columns equal the design's, cells equal quadrature, bounds and totals hold."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -9,15 +10,17 @@ import pandas as pd
 import pytest
 
 import spatialclusters as sc
+from spatialclusters.collapsed.mode import stretch
 from spatialclusters.completion.augmentation import Augmentation, Side, completed_panel
 from spatialclusters.completion.columns import make_columns
-from spatialclusters.completion.equations import log_scale_density
+from spatialclusters.completion.equations import Equation, log_scale_density
 from spatialclusters.completion.panels import prepare
 from spatialclusters.completion.pooling import between_shares, shared_out
 from spatialclusters.completion.totals import read_totals
 from spatialclusters.completion.unknowns import withheld_cells
 from spatialclusters.criticism import residual_spread
 from spatialclusters.errors import FitError, PanelError, SamplingError, SpecError
+from spatialclusters.exported import chain_key
 from spatialclusters.loo import marginal_loo
 from spatialclusters.residuals import regional_residuals
 from spatialclusters.result import assemble
@@ -189,6 +192,18 @@ def two_unknown(more: str = "") -> tuple[sc.ModelSpec, pd.DataFrame, int]:
     return spec_of(PLAIN, more), table, at
 
 
+@functools.cache
+def augmented(more: str = "") -> tuple[sc.ModelSpec, pd.DataFrame, int, Augmentation]:
+    """Compile the data augmentation of :func:`two_unknown`."""
+    spec, table, at = two_unknown(more)
+    panel = published(table)
+    sides = prepare(spec, panel, None, None, (), 1.0)
+    chain = Augmentation.build(
+        spec, panel, None, None, sides, totals_sd=TOTALS_SD, predictors=(), tune=300, seed=1
+    )
+    return spec, table, at, chain
+
+
 def noise_by_hand(sizes: np.ndarray, growth: dict, ends: tuple[float, float, float]) -> np.ndarray:
     """Return the noise of cells of these sizes in 32 classes between two ends."""
     if "size.share" not in growth:
@@ -215,12 +230,8 @@ def test_size_classes_of_completed_panels_are_stated() -> None:
 @pytest.mark.parametrize("more", ["", '[likelihood]\nscale = "size"'])
 def test_cells_given_parameters_are_quadrature(more: str) -> None:
     """One cell unknown at both ends, against a grid over rows that build_design makes."""
-    spec, table, at = two_unknown(more)
-    panel = published(table)
-    sides = prepare(spec, panel, None, None, (), 1.0)
-    chain = Augmentation.build(
-        spec, panel, None, None, sides, totals_sd=TOTALS_SD, predictors=(), tune=300, seed=1
-    )
+    spec, table, at, chain = augmented(more)
+    sides = chain.sides
     design = chain.growth.design
     rng = np.random.default_rng(4)
     growth = {
@@ -312,6 +323,56 @@ def _with(table: pd.DataFrame, at: int, start: float, end: float) -> pd.DataFram
     table = table.copy()
     table.loc[at, ["employment_start", "employment_end"]] = [start, end]
     return table
+
+
+@pytest.mark.parametrize("prior", ["default", "uniform"])
+def test_noise_moves_with_the_cells(prior: str) -> None:
+    """The next step begins at the scale that the cells took, all else as it was."""
+    stated = {"uniform": '{ distribution = "uniform", lower = 0.01, upper = 3.0 }'}
+    more = f"[priors]\nsigma = {stated[prior]}\n" if prior in stated else ""
+    spec, table, _ = two_unknown(more)
+    design = sc.build_design(spec, published(_with(table, 10, 90.0, 90.0)))
+    equation = Equation.build(spec, design, tune=20, seed=1)
+    state, before = equation.step(equation.first, design, chain_key(1, 0))
+    moved = equation.with_sigma(state, 1.3 * float(before["sigma"]))
+    still = dataclasses.replace(
+        equation, program=dataclasses.replace(equation.program, step=lambda state, _: state)
+    )
+    _, after = still.step(moved, design, chain_key(1, 0))
+    assert float(after["sigma"] / before["sigma"]) == pytest.approx(1.3, rel=EXACT)
+    for name in ("sd(region)", "sd(industry)"):
+        np.testing.assert_allclose(after[name], before[name], rtol=EXACT)
+
+
+def test_run_passes_the_moved_noise_on() -> None:
+    *_, chain = augmented()
+    drawn: list[float] = []
+    begun: list[float] = []
+
+    class Spy(Equation):
+        def step(self, state, design, key):
+            at, _ = self._sigma
+            begun.append(float(np.exp(stretch(np.asarray(state.z), self.warm)[0][at])))
+            state, growth = super().step(state, design, key)
+            drawn.append(float(growth["sigma"]))
+            return state, growth
+
+    moves: list[float] = []
+
+    def step(state, data):
+        state = chain.cells.step(state, data)
+        moves.append(float(state.z["stretch"]))
+        return state
+
+    spied = dataclasses.replace(
+        chain,
+        growth=Spy(**{f.name: getattr(chain.growth, f.name) for f in dataclasses.fields(Equation)}),
+        cells=dataclasses.replace(chain.cells, step=step),
+    )
+    list(spied.run(6, 1, progress=False))
+    assert np.abs(moves).max() > 1e-3
+    expected = np.array(drawn)[:-1] * np.exp(moves[:-1])
+    np.testing.assert_allclose(begun[1:], expected, rtol=1e-8)  # through root and softplus and back
 
 
 QUICK = {"m": 20, "burn": 30, "thin": 1, "progress": False}
