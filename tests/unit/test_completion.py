@@ -52,6 +52,7 @@ to = 2021
 absent = "zero"
 withheld = "zero"
 """
+BY_SIZE = '[likelihood]\nscale = "size"\n'
 PLAIN = "growth ~ log(employment) + log1p(rest_of_cluster) + (1 | region) + (1 | industry)"
 RICH = """growth ~ log(industry_strength) + asinh(cluster_strength) + log(linked_strength)
     + log(neighbor_strength) + log(rest_of_cluster) + center(cluster_level) + lag(log(employment))
@@ -227,31 +228,58 @@ def test_size_classes_of_completed_panels_are_stated() -> None:
     np.testing.assert_allclose(found, expected, rtol=EXACT)
 
 
-@pytest.mark.parametrize("more", ["", '[likelihood]\nscale = "size"'])
-def test_cells_given_parameters_are_quadrature(more: str) -> None:
-    """One cell unknown at both ends, against a grid over rows that build_design makes."""
-    spec, table, at, chain = augmented(more)
-    sides = chain.sides
-    design = chain.growth.design
+def some_parameters(chain: Augmentation) -> tuple[dict, dict]:
+    """Return parameters of the equations of growth and of levels."""
     rng = np.random.default_rng(4)
     growth = {
         "intercept": np.array(0.1),
-        "coefficient": np.array([-0.4, 0.5]),
+        "coefficient": np.array([-0.4, 0.1]),
         "sigma": np.array(0.15),
-        "effect(region)": rng.normal(0, 0.1, (len(design.groups[0].levels), 1)),
-        "effect(industry)": rng.normal(0, 0.1, (len(design.groups[1].levels), 1)),
+    } | {
+        f"effect({g.name})": rng.normal(0, 0.1, (len(g.levels), 1))
+        for g in chain.growth.design.groups
     }
-    if more:
-        growth |= {"size.share": np.array(0.9), "size.power": np.array(1.0)}
-        # other sizes have other noise in the equation of growth, too
-        sizes = design.data["size"].values[::-1]
-        found = noise_scale(spec, chain.growth.at(design.y, design.X, sizes), growth)
-        expected = noise_by_hand(sizes, growth, design.data.attrs["size_grid"])
-        np.testing.assert_allclose(found, expected, rtol=EXACT)
+    if chain.spec.likelihood.scale == "size":
+        growth |= {"size.share": np.array(0.95), "size.power": np.array(2.0)}
     level = {"intercept": np.array(4.0), "sigma": np.array(0.9)} | {
         f"effect({g.name})": rng.normal(0, 0.2, (len(g.levels), 1))
         for g in chain.level.design.groups
     }
+    return growth, level
+
+
+def test_noise_of_growth_follows_the_sizes() -> None:
+    spec, _, _, chain = augmented(BY_SIZE)
+    growth, _ = some_parameters(chain)
+    design = chain.growth.design
+    sizes = design.data["size"].values[::-1]
+    found = noise_scale(spec, chain.growth.at(design.y, design.X, sizes), growth)
+    expected = noise_by_hand(sizes, growth, design.data.attrs["size_grid"])
+    np.testing.assert_allclose(found, expected, rtol=EXACT)
+
+
+@pytest.mark.parametrize("more", ["", BY_SIZE])
+def test_density_of_cells_is_that_of_rows_of_a_design(more: str) -> None:
+    spec, table, at, chain = augmented(more)
+    growth, level = some_parameters(chain)
+    given, found, expected = chain.given(growth, level), [], []
+    for z in ([0.0, 0.0], [-1.5, -1.0], [1.0, 1.5], [2.0, 0.7]):
+        both = {"start": np.array(z[:1]), "end": np.array(z[1:])}
+        energy, _ = chain.cells.gradient(both | {"shift": np.zeros(3), "stretch": 0.0}, given)
+        share = 1.0 / (1.0 + np.exp(-np.array(z)))
+        x = np.log(20.0) + np.log(20.0) * share
+        density = log_density(spec, table, at, growth, level, chain, x[0], x[1:])[0]
+        found.append(-float(energy))
+        expected.append(density + np.log(share * (1.0 - share)).sum())
+    np.testing.assert_allclose(np.diff(found), np.diff(expected), rtol=EXACT)
+
+
+@pytest.mark.parametrize("more", ["", BY_SIZE])
+def test_cells_given_parameters_are_quadrature(more: str) -> None:
+    """One cell unknown at both ends, against a grid over rows that build_design makes."""
+    spec, table, at, chain = augmented(more)
+    sides = chain.sides
+    growth, level = some_parameters(chain)
     given = chain.given(growth, level)
     # hold what moves along where it is: the conditional of the cells alone is tested
     frozen = dataclasses.replace(
@@ -283,28 +311,8 @@ def test_cells_given_parameters_are_quadrature(more: str) -> None:
 
 
 def _by_quadrature(spec, table, at, growth, level, chain, *, points):
-    from scipy import stats
-
     grid = np.linspace(np.log(20.0), np.log(400.0), 2 * points + 1)[1::2]
-    density = np.empty((points, points))
-    first = sc.build_design(spec, published(_with(table, at, 90.0, 90.0)))
-    center = chain.growth.design.data["center"].values
-    place = _place(chain.level.design, table, at)
-    expected = level["intercept"] + sum(
-        level[f"effect({g.name})"][g.codes[place], 0] for g in chain.level.design.groups
-    )
-    row = _place(first, table, at)
-    for i, x in enumerate(grid):
-        design = sc.build_design(spec, published(_with(table, at, np.exp(x), 90.0)))
-        mean = growth["intercept"] + (design.X - center) @ growth["coefficient"]
-        for group in first.groups:
-            mean = mean + growth[f"effect({group.name})"][group.codes, 0]
-        ends = chain.growth.design.data.attrs["size_grid"]
-        noise = noise_by_hand(design.data["size"].values, growth, ends)
-        others = stats.norm.logpdf(design.y, mean, noise)
-        others[row] = 0.0
-        density[i] = others.sum() + stats.norm.logpdf(grid - x, mean[row], noise[row])
-        density[i] += stats.norm.logpdf(x, expected, level["sigma"])
+    density = np.stack([log_density(spec, table, at, growth, level, chain, x, grid) for x in grid])
     weight = np.exp(density - density.max())
     weight /= weight.sum()
     moments = []
@@ -312,6 +320,28 @@ def _by_quadrature(spec, table, at, growth, level, chain, *, points):
         mean = marginal @ grid
         moments.append((mean, np.sqrt(marginal @ (grid - mean) ** 2)))
     return tuple(zip(*moments, strict=True))
+
+
+def log_density(spec, table, at, growth, level, chain, x, ends):
+    """Return the density of one cell's log start and some log ends, all else known."""
+    from scipy import stats
+
+    place = _place(chain.level.design, table, at)
+    expected = level["intercept"] + sum(
+        level[f"effect({g.name})"][g.codes[place], 0] for g in chain.level.design.groups
+    )
+    design = sc.build_design(spec, published(_with(table, at, np.exp(x), 90.0)))
+    row = _place(design, table, at)
+    center = chain.growth.design.data["center"].values
+    mean = growth["intercept"] + (design.X - center) @ growth["coefficient"]
+    for group in design.groups:
+        mean = mean + growth[f"effect({group.name})"][group.codes, 0]
+    classes = chain.growth.design.data.attrs["size_grid"]
+    noise = noise_by_hand(design.data["size"].values, growth, classes)
+    others = stats.norm.logpdf(design.y, mean, noise)
+    others[row] = 0.0
+    own = stats.norm.logpdf(ends - x, mean[row], noise[row])
+    return others.sum() + own + stats.norm.logpdf(x, expected, level["sigma"])
 
 
 def _place(design: sc.Design, table: pd.DataFrame, at: int) -> int:
