@@ -39,6 +39,12 @@ def complete(
             "--predictor", metavar="COLUMN", help="Known in every cell: establishments. Repeatable."
         ),
     ] = None,
+    ceiling: Annotated[
+        float | None,
+        typer.Option(
+            "--ceiling", min=1.0, help="Most employees in a withheld cell without an upper bound."
+        ),
+    ] = None,
     panels: Annotated[int, typer.Option("--panels", "-m", min=20, help="Completed panels.")] = 20,
     burn: Annotated[int, typer.Option("--burn", min=1, help="Iterations before the first.")] = 300,
     thin: Annotated[int, typer.Option("--thin", min=1, help="Iterations between two.")] = 20,
@@ -68,7 +74,7 @@ def complete(
         completed = sc.complete_panels(
             given.spec, given.panel, given.weights, seed=seed, m=panels, linkages=linkages,
             totals=[read_table(file, error=PanelError)[0] for file in totals or ()],
-            predictors=predictors or (), burn=burn, thin=thin, progress=not quiet,
+            predictors=predictors or (), ceiling=ceiling or float("inf"), burn=burn, thin=thin, progress=not quiet,
         )  # fmt: skip
         fit = sc.fit_completed(
             given.spec, completed, given.weights, seed=seed, linkages=linkages, chains=chains,

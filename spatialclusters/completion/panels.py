@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -27,6 +28,8 @@ from spatialclusters.weights import Weights, align
 __all__ = ["Completed", "complete_panels", "prepare"]
 
 _LOG = logging.getLogger(__name__)
+_OPEN: Final = 0.1
+"""Share of withheld cells without an upper bound above which their sizes rest on the model."""
 _FEWEST: Final = 20
 """Panels below which the variance between them is too poorly known."""
 
@@ -63,6 +66,7 @@ def complete_panels(
     totals_sd: float = 0.01,
     predictors: Sequence[str] = (),
     floor: float = 1.0,
+    ceiling: float = np.inf,
     burn: int = 300,
     thin: int = 20,
     progress: bool = True,
@@ -80,7 +84,14 @@ def complete_panels(
     are drawn by the collapsed sampler; given the parameters, all unknown cells are drawn
     together by NUTS from both equations, their bounds and the totals that they add up to. A cell
     enters its own growth, its own convergence term, and the strength of clusters around it, in
-    linked clusters and next door. Draws that ignored the growth equation would regress to its
+    linked clusters and next door.
+
+    Given its bounds, the totals, the predictors, the other cells and the model, whether a cell is
+    withheld must not depend on its size (the cells are missing at random). Where small cells are
+    withheld and nothing bounds them, draws are as large as what is published, and estimates
+    biased: bounds, a ``ceiling`` or predictors such as establishments have to carry that.
+
+    Draws that ignored the growth equation would regress to its
     mean: they manufacture convergence and dilute the effects of clusters.
 
     Parameters
@@ -108,6 +119,9 @@ def complete_panels(
         ``establishments``.
     floor
         Least number of employees in a withheld cell.
+    ceiling
+        Most employees in a withheld cell without an upper bound: the size from which the agency
+        publishes, if it does so by size.
     burn, thin
         Iterations before the first panel, and between two.
     progress
@@ -126,7 +140,8 @@ def complete_panels(
 
     References
     ----------
-    Tanner and Wong (1987), doi:10.1080/01621459.1987.10478458, on data augmentation; Rubin (1987),
+    Tanner and Wong (1987), doi:10.1080/01621459.1987.10478458, on data augmentation; Rubin (1976),
+    doi:10.1093/biomet/63.3.581, on when it may be ignored why data are missing; Rubin (1987),
     doi:10.1002/9780470316696, on several imputations and their pooling; Meng (1994),
     doi:10.1214/ss/1177010269, on imputations that know less than the analysis.
 
@@ -137,7 +152,14 @@ def complete_panels(
     _refuse(spec, m=m, burn=burn, thin=thin)
     aligned = None if weights is None else align(weights, panel.regions)
     matrix = model_linkages(spec, panel, linkages)
-    start, end = prepare(spec, panel, aligned, matrix, totals, floor)
+    start, end = prepare(spec, panel, aligned, matrix, totals, floor, ceiling)
+    unknown_open = sum(int(np.isinf(side.cells.width).sum()) for side in (start, end))
+    if not predictors and unknown_open > _OPEN * (start.cells.size + end.cells.size):
+        _LOG.warning(
+            "completed panels: got %d withheld cells without an upper bound, and no predictors: they are "
+            "drawn as large as published ones. If small cells are withheld, estimates are biased: give "
+            "bounds, predictors or a ceiling.", unknown_open,
+        )  # fmt: skip
     for side in (start, end):
         side.totals.refuse_contradictions(side.cells, totals_sd)
     chain = Augmentation.build(
@@ -156,9 +178,12 @@ def complete_panels(
     effective = _fewest_effective(frame.iloc[burn:])
     record = {
         "m": m, "burn": burn, "thin": thin, "seed": seed, "floor": floor,
+        "ceiling": ceiling if np.isfinite(ceiling) else None, "unknown_open": unknown_open,
         "unknown_start": start.cells.size, "unknown_end": end.cells.size,
         "totals": len(start.totals.logs) + len(end.totals.logs), "totals_sd": totals_sd,
         "predictors": list(predictors), "effective_draws": effective,
+        # defaults that depend on the data, resolved once: fits of the panels have the same
+        "priors": {name: prior.model_dump() for name, prior in chain.growth.spec.priors.items()},
         "size_grid": chain.growth.design.data.attrs[SIZE_GRID].tolist(),
     }  # fmt: skip
     if effective < m:
@@ -191,6 +216,7 @@ def prepare(
     linkages: xr.DataArray | None,
     tables: Sequence[pd.DataFrame],
     floor: float,
+    ceiling: float = np.inf,
 ) -> tuple[Side, Side]:
     """Find what is unknown at both ends, and informed by something.
 
@@ -215,7 +241,9 @@ def prepare(
         sums = read_totals(tables, panel, growth.variable, str(period), year)
         # an end without a positive start is no growth: it matters in sums that include it alone
         wanted = (base != 0.0) | sums.covers(base.shape) | (period == periods[0])
-        cells = withheld_cells(panel, growth.variable, period, floor=floor, wanted=wanted)
+        cells = withheld_cells(
+            panel, growth.variable, period, floor=floor, wanted=wanted, ceiling=ceiling
+        )
         sides.append(Side(str(period), cells, sums))
     start, end = sides
     # which cells become rows does not depend on what the unknown ones hold
@@ -233,9 +261,11 @@ def prepare(
 
 
 def _fewest_effective(trace: pd.DataFrame) -> float:
+    """Return the fewest effective draws of any column; 0 if those of one are not known."""
     from arviz_stats.base import array_stats
 
     halves = [
         column.to_numpy()[: 2 * (len(trace) // 2)].reshape(2, -1) for _, column in trace.items()
     ]
-    return float(min(array_stats.ess(half, method="bulk") for half in halves))
+    found = [float(array_stats.ess(half, method="bulk")) for half in halves]
+    return float(np.nan_to_num(found, nan=0.0).min())

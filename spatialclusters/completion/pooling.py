@@ -16,12 +16,12 @@ from spatialclusters.completion.panels import Completed
 from spatialclusters.design import Design, build_design
 from spatialclusters.errors import FitError, SamplingError
 from spatialclusters.files import read_arrays, write_arrays
-from spatialclusters.parameters import with_size_grid
+from spatialclusters.parameters import model_priors, with_size_grid
 from spatialclusters.repeated import RepeatedSampler
 from spatialclusters.result import Fit
 from spatialclusters.run import choose_settings, label, model_linkages
 from spatialclusters.sampling import Sampled, Settings
-from spatialclusters.spec import ModelSpec
+from spatialclusters.spec import ModelSpec, override
 from spatialclusters.weights import Weights
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def fit_completed(
     Parameters
     ----------
     spec, weights, linkages
-        Those that the panels were completed with.
+        Those that the panels were completed with. Default priors are those that they were drawn
+        under, and the fit's model states them.
     completed
         From :func:`complete_panels`.
     seed
@@ -94,6 +95,7 @@ def fit_completed(
         msg = f"fit of completed panels: got {m} panels and {chains} chains; expected a multiple of chains."
         raise SamplingError(f"{msg} Each chain of the result holds panels of its own.")
     designs = [build_design(spec, panel, weights, linkages=linkages) for panel in completed.panels]
+    spec = _with_priors(spec, designs[0], completed.record["priors"])
     if spec.likelihood.scale == "size":  # sigma is the noise at one size, in classes of all panels
         designs = [with_size_grid(design, completed.record["size_grid"]) for design in designs]
     settings = choose_settings(
@@ -245,13 +247,22 @@ def _checkpoint(folder: Path, spec: ModelSpec, designs: list[Design], settings: 
     return folder
 
 
+def _with_priors(spec: ModelSpec, design: Design, known: Mapping[str, Any]) -> ModelSpec:
+    """State the priors that the panels were drawn with where the model states none."""
+    defaults = [n for n, found in model_priors(spec, design).items() if found.source == "default"]
+    return override(spec, {f'priors."{n}"': known[n] for n in defaults if n in known})
+
+
 def _noted(design: Design, record: dict[str, Any]) -> Design:
     """Say in the design that its rows are those of one of several panels."""
     count = record["unknown_start"] + record["unknown_end"]
     note = (
         f"{count} withheld cells were drawn under the model, {record['m']} times; the rows are those of "
         "the first completed panel, the posterior is pooled over all, and what compares rows with draws "
-        "(residuals, predictions of rows, replicates, leave-one-out, power scaling) uses those of this panel"
+        "(residuals, predictions of rows, replicates, leave-one-out, power scaling) uses those of this panel. "
+        "Priors that depend on the data are those of the panel filled halfway between the bounds. Given "
+        "bounds, totals, predictors and the model, which cells are withheld is taken not to depend on "
+        "their size"
     )
     changed = design.record | {"notes": [*design.record["notes"], note], "completed": record}
     attrs = design.data.attrs | {"record": json.dumps(changed)}

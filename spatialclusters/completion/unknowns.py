@@ -94,7 +94,13 @@ class Unknowns:
 
 
 def withheld_cells(
-    panel: Panel, variable: str, period: str | None, *, floor: float, wanted: np.ndarray
+    panel: Panel,
+    variable: str,
+    period: str | None,
+    *,
+    floor: float,
+    wanted: np.ndarray,
+    ceiling: float = np.inf,
 ) -> Unknowns:
     """Collect the withheld cells of a year.
 
@@ -104,11 +110,13 @@ def withheld_cells(
         Least number of employees in a withheld cell.
     wanted
         Which cells matter, boolean over (region, unit).
+    ceiling
+        Upper bound of those that have none.
 
     Raises
     ------
     PanelError
-        Bounds are crossed, or a withheld cell holds less than ``floor``.
+        Bounds are crossed, or a withheld cell holds less than ``floor`` or more than ``ceiling``.
     """
     dims = ("region", str(panel.unit))
     status = panel.status(variable, period).transpose(*dims).values
@@ -126,6 +134,15 @@ def withheld_cells(
             f"panel: got {int(tight.sum())} withheld cells of {variable!r} with an upper bound below "
             f"{floor:g} ({shown}); expected at least that. Give zeros where nobody works, or lower "
             "floor."
+        )
+        raise PanelError(msg)
+    upper = np.where(np.isinf(upper), ceiling, upper)
+    above = withheld & (np.maximum(lower, floor) > upper)
+    if above.any():
+        msg = (
+            f"panel: got {int(above.sum())} withheld cells of {variable!r} with a lower bound above "
+            f"the ceiling of {ceiling:g} ({listing(_names(panel, above))}); expected at most that. "
+            "Raise ceiling, or give upper bounds."
         )
         raise PanelError(msg)
     at = np.array(np.nonzero(withheld))

@@ -14,7 +14,7 @@ from spatialclusters.collapsed.mode import stretch
 from spatialclusters.completion.augmentation import Augmentation, Side, completed_panel
 from spatialclusters.completion.columns import make_columns
 from spatialclusters.completion.equations import Equation, log_scale_density
-from spatialclusters.completion.panels import prepare
+from spatialclusters.completion.panels import _fewest_effective, prepare
 from spatialclusters.completion.pooling import between_shares, shared_out
 from spatialclusters.completion.totals import read_totals
 from spatialclusters.completion.unknowns import withheld_cells
@@ -473,6 +473,9 @@ def test_pooled_fit_counts_the_panels(completed: tuple, tmp_path) -> None:
     folder = tmp_path / "panels"
     fit = sc.fit_completed(spec, made, checkpoint=folder, **options)
     assert fit.draws("coefficient").shape == (2, 200, 2)
+    # the panels' priors, stated
+    priors = {name: prior.model_dump() for name, prior in fit.spec.priors.items()}
+    assert priors == made.record["priors"]
     by_chain = [pd.unique(row).tolist() for row in fit.sample_stats["panel"].values]
     assert by_chain == [list(range(1, 21, 2)), list(range(2, 21, 2))]
     assert (fit.sample_stats["panel"].values[:, :20] == [[1], [2]]).all()
@@ -646,6 +649,54 @@ def test_end_cells_of_no_row_stay_withheld_unless_they_are_in_a_total() -> None:
     total = total.assign(industry="i8", year=2021).rename(columns={"true_end": "employment"})
     _, end = prepare(spec, panel, None, None, [total], 1.0)
     assert (panel.data["industry"].values[end.cells.at[1]] == "i8").sum() == alone.sum()
+
+
+def test_ceiling_bounds_the_cells_that_have_none() -> None:
+    table = economy(7)
+    some = table["employment_upper_start"].isin([20.0, 100.0])
+    table.loc[some, ["employment_lower_start", "employment_upper_start"]] = np.nan
+    panel, spec = published(table), spec_of(PLAIN)
+    start, end = prepare(spec, panel, None, None, (), 1.0)
+    bounded, same = prepare(spec, panel, None, None, (), 1.0, 100.0)
+    free = np.isinf(start.cells.width)
+    assert 10 < free.sum() < len(free)
+    np.testing.assert_allclose(bounded.cells.width[free], np.log(100.0))
+    np.testing.assert_array_equal(bounded.cells.width[~free], start.cells.width[~free])
+    np.testing.assert_array_equal(same.cells.width, end.cells.width)
+    table.loc[some, "employment_lower_start"] = 200.0
+    with pytest.raises(PanelError, match="above the ceiling of 100"):
+        prepare(spec, published(table), None, None, (), 1.0, 100.0)
+
+
+def test_open_cells_without_predictors_are_warned_of(caplog, monkeypatch) -> None:
+    class ReachedError(Exception):
+        pass
+
+    def build(*_: object, **__: object) -> None:
+        raise ReachedError
+
+    monkeypatch.setattr(Augmentation, "build", build)
+    table, spec = economy(), spec_of(PLAIN)
+    free = table[[c for c in table if "lower" not in c and "upper" not in c]]
+    free = free.assign(establishments_start=1.0, establishments_end=1.0)
+    for given, options, expected in (
+        (free, {}, True),
+        (free, {"predictors": ["establishments"]}, False),
+        (free, {"ceiling": 1e5}, False),
+        (table, {}, False),
+    ):
+        caplog.clear()
+        with pytest.raises(ReachedError):
+            sc.complete_panels(spec, published(given), seed=1, **options)
+        assert ("without an upper bound" in caplog.text) is expected
+
+
+def test_one_unknown_effective_size_does_not_silence_the_others() -> None:
+    rng = np.random.default_rng(1)
+    good, stuck = rng.normal(size=200), np.full(200, np.nan)
+    for columns in ({"a": stuck, "b": good}, {"a": good, "b": stuck}):
+        assert _fewest_effective(pd.DataFrame(columns)) == 0.0
+    assert _fewest_effective(pd.DataFrame({"a": good})) > 100.0
 
 
 def test_command_completes_fits_and_pools(tmp_path, monkeypatch, capsys) -> None:
