@@ -91,6 +91,9 @@ def complete_panels(
     withheld and nothing bounds them, draws are as large as what is published, and estimates
     biased: bounds, a ``ceiling`` or predictors such as establishments have to carry that.
 
+    Noise by size depends on a cell's own drawn level through 32 classes, equally wide on the log
+    scale, relative to a size that ``record`` states; fits of the panels have the same.
+
     Draws that ignored the growth equation would regress to its
     mean: they manufacture convergence and dilute the effects of clusters.
 
