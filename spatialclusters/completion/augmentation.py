@@ -104,7 +104,7 @@ class Augmentation:
         design = build_design(spec, first, weights, linkages=linkages)
         rows = choose_rows(spec, first, weights, linkages)
         columns = make_columns(spec, first, rows, design, linkages)
-        design = with_size_grid(design, sides[0].cells.size_grid(columns.rows))
+        design = with_size_grid(design, sides[0].cells.size_grid(tuple(columns.rows)))
         base = sides[0].cells.known.copy()
         base[tuple(sides[0].cells.at)] = np.exp(sides[0].cells.middle)
         levels = make_levels(panel, base, sides[0].period, predictors)
