@@ -31,6 +31,10 @@ _RELIABLE: Final = 0.99  # least share of rows with a good Pareto k
 _SHAPE: Final = ("standard deviation", "range between quartiles", "tails")
 _NUMBERS: Final = 1_000_000  # rows times draws of leave-one-out: theta is known well from many rows
 _FEW, _MANY = 100, 400
+_FIRST: Final = (
+    "Rows are those of the first completed panel, and checked with the draws given that panel: withheld "
+    "cells were drawn from the model that is checked."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +49,13 @@ class Criticism:
         numbers wrong, but says for what they should not be used.
     loo
         Leave-one-out by row, or None where effects cannot be integrated out.
+    note
+        Which draws it rests on, where it is not all.
     """
 
     table: pd.DataFrame
     loo: Loo | None
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -65,7 +72,7 @@ class Criticism:
             + ("" if row.passed else f". {row.advice}")
             for row in self.table.itertuples()
         ]
-        return "\n".join([head, *lines])
+        return "\n".join([head, *lines, *([f"  {self.note}"] if self.note else [])])
 
 
 def criticize(fit: Fit, loo: Loo | None = None) -> Criticism:
@@ -88,7 +95,8 @@ def criticize(fit: Fit, loo: Loo | None = None) -> Criticism:
     """
     loo = leave_one_out(fit) if loo is None else loo
     rows = [_spread_check(fit), *_shape_checks(fit), *_loo_checks(loo), *_moran_checks(fit)]
-    return Criticism(pd.DataFrame(rows, columns=_COLUMNS), loo)
+    note = "" if fit.given_rows is fit else _FIRST
+    return Criticism(pd.DataFrame(rows, columns=_COLUMNS), loo, note)
 
 
 def leave_one_out(fit: Fit) -> Loo | None:

@@ -18,7 +18,7 @@ from spatialclusters.completion.panels import _fewest_effective, prepare
 from spatialclusters.completion.pooling import between_shares, shared_out
 from spatialclusters.completion.totals import read_totals
 from spatialclusters.completion.unknowns import withheld_cells
-from spatialclusters.criticism import residual_spread
+from spatialclusters.criticism import criticize, residual_spread
 from spatialclusters.errors import FitError, PanelError, SamplingError, SpecError
 from spatialclusters.exported import chain_key
 from spatialclusters.loo import marginal_loo
@@ -560,6 +560,8 @@ def test_checks_of_rows_use_the_draws_given_them() -> None:
     for check in (residual_spread, regional_residuals, sc.predict, power_scaling):
         pd.testing.assert_frame_equal(check(fit), check(single))
     assert marginal_loo(fit).elpd == marginal_loo(single).elpd
+    assert "the first completed panel" in str(criticize(fit))
+    assert criticize(single).note == ""
 
 
 def test_what_cannot_be_completed_is_refused() -> None:

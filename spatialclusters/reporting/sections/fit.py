@@ -56,6 +56,8 @@ def criticism_section(results: Results) -> Section:
         Paragraph(lead, "good" if verdict.passed else "bad"),
         check_table(verdict.table, "Data against model", ("ok", "caution")),
     ]
+    if verdict.note:
+        blocks.append(Paragraph(verdict.note))
     if results.loo is None:
         blocks.append(
             Paragraph(
