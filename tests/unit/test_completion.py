@@ -21,7 +21,9 @@ from spatialclusters.completion.unknowns import withheld_cells
 from spatialclusters.criticism import criticize, residual_spread
 from spatialclusters.errors import FitError, PanelError, SamplingError, SpecError
 from spatialclusters.exported import chain_key
+from spatialclusters.fit_structure import _check_design
 from spatialclusters.loo import marginal_loo
+from spatialclusters.parameters import with_size_grid
 from spatialclusters.residuals import regional_residuals
 from spatialclusters.result import assemble
 from spatialclusters.rows import choose_rows
@@ -256,6 +258,16 @@ def test_noise_of_growth_follows_the_sizes() -> None:
     found = noise_scale(spec, chain.growth.at(design.y, design.X, sizes), growth)
     expected = noise_by_hand(sizes, growth, design.data.attrs["size_grid"])
     np.testing.assert_allclose(found, expected, rtol=EXACT)
+
+
+def test_stated_classes_are_part_of_a_design_and_checked_on_reading() -> None:
+    spec = spec_of("growth ~ log(employment)", BY_SIZE)
+    design = sc.build_design(spec, published(economy(withheld=0.0)))
+    stated = with_size_grid(design, (0.0, 9.0, 4.0))
+    assert stated.digest != design.digest
+    _check_design(spec, stated)
+    with pytest.raises(ValueError, match="classes of size"):
+        _check_design(spec, with_size_grid(design, (9.0, 0.0, 4.0)))
 
 
 @pytest.mark.parametrize("more", ["", BY_SIZE])
