@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 
 from spatialclusters.effects import coefficients, convergence, specialization
-from spatialclusters.errors import FitError
+from spatialclusters.errors import FitError, expect
 from spatialclusters.frequentist import Frequentist
 from spatialclusters.mixed import MixedModel
 from spatialclusters.result import Fit
@@ -74,7 +74,10 @@ def compare(fit: Fit, *others: Result) -> pd.DataFrame:
     >>> compare(fit, fit_frequentist(fit)).loc[("x", "coefficient"), ("OLS", "estimate")].round(6)
     np.float64(0.95)
     """
+    expect(fit, Fit, "compare(fit, ...), fit")
     for other in others:
+        if not isinstance(other, Frequentist | MixedModel | SpatialML | SpatialGMM):
+            expect(other, Fit, "compare(fit, ...), others")
         refuse_other_rows(fit, other)
     frames = _frames((fit, *others))
     posterior = next(iter(frames.values()))["estimate"]

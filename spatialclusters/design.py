@@ -25,7 +25,7 @@ from spatialclusters.columns import (
     group_entries,
     within,
 )
-from spatialclusters.errors import FitError, SpecError, WeightsError, listing
+from spatialclusters.errors import FitError, SpecError, WeightsError, expect, listing
 from spatialclusters.expressions import Evaluator
 from spatialclusters.lags import (
     BlendedLag,
@@ -40,7 +40,7 @@ from spatialclusters.rows import Rows, choose_rows
 from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights, align
 
-__all__ = ["Design", "GroupDesign", "absorbed_groups", "build_design"]
+__all__ = ["Design", "GroupDesign", "absorbed_groups", "build_design", "expect_inputs"]
 
 _ILL_CONDITIONED: Final = 30.0  # Belsley, Kuh and Welsch (1980)
 _BLENDED_CELLS: Final = 1000  # most cells whose log determinant is dense
@@ -303,6 +303,7 @@ def build_design(
     >>> design.terms, design.n_rows, design.standardized[:, 0].round(3).tolist()
     (('x',), 4, [-1.162, -0.387, 0.387, 1.162])
     """
+    expect_inputs("build_design", spec, panel, weights)
     aligned = None if weights is None else align(weights, panel.regions)
     rows = choose_rows(spec, panel, aligned, linkages)
     evaluator = _evaluator(spec, rows, aligned)
@@ -358,6 +359,21 @@ def build_design(
     design = Design(data, aligned)
     _check_space(spec, design)
     return design
+
+
+def expect_inputs(function: str, spec: object, panel: object, weights: object) -> None:
+    """Refuse what is no model, panel or weights, where a public function is entered.
+
+    Raises
+    ------
+    SpecError, PanelError, WeightsError
+        What came, what was expected, and how one is made.
+    """
+    where = f"{function}(spec, panel, weights)"
+    expect(spec, ModelSpec, f"{where}, spec")
+    expect(panel, Panel, f"{where}, panel")
+    if weights is not None:
+        expect(weights, Weights, f"{where}, weights")
 
 
 def absorbed_groups(design: Design, reported: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ from spatialclusters.effects import (
     group_effects,
     specialization,
 )
+from spatialclusters.errors import expect
 from spatialclusters.ranges import uninformed_weights
 from spatialclusters.result import Fit
 from spatialclusters.spillovers import has_lags, impacts
@@ -82,6 +83,7 @@ def check(fit: Fit) -> Check:
     ----------
     Vehtari et al. (2021), doi:10.1214/20-BA1221; Betancourt (2016), arXiv:1604.00695.
     """
+    expect(fit, Fit, "check(fit)")
     rows = [*_headline_checks(fit), *_family_checks(fit), *_sampler_checks(fit)]
     rows += [*_warm_start_check(fit), *_weights_check(fit)]
     return Check(pd.DataFrame(rows, columns=_COLUMNS))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, Final
 
 __all__ = [
     "FitError",
@@ -15,6 +16,8 @@ __all__ = [
     "SpatialClustersError",
     "SpecError",
     "WeightsError",
+    "counted",
+    "expect",
     "listing",
     "suggestion",
 ]
@@ -44,6 +47,29 @@ class FitError(SpatialClustersError):
     """A saved fit cannot be read, or does not hold what was asked of it."""
 
 
+_MADE: Final[dict[str, tuple[type[SpatialClustersError], str, str]]] = {
+    "ModelSpec": (
+        SpecError,
+        "a model",
+        "Load it first: load_model('cluster_growth') or load_model('my_model.toml').",
+    ),
+    "Panel": (
+        PanelError,
+        "a Panel",
+        "Read it first: read_panel(table, regions=map), from a path or a data frame.",
+    ),
+    "Weights": (
+        WeightsError,
+        "Weights, or None",
+        "Build them first: contiguity(panel), knn(panel, 5) or distance_band(panel, 100); or "
+        "read_weights(...) of a file, an edge table, or a libpysal Graph or W.",
+    ),
+    "Fit": (FitError, "a Fit", "Read it first: load_fit('fit.nc')."),
+    "int": (SamplingError, "a whole number (an int)", "Give one, such as 1."),
+}
+"""What a type is called, whose fault another one is, and how a value is made, by its name."""
+
+
 def listing(values: Iterable[object], limit: int = 8) -> str:
     """Join up to ``limit`` values for a message and say how many were left out.
 
@@ -60,6 +86,40 @@ def listing(values: Iterable[object], limit: int = 8) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
+def counted(number: int, noun: str) -> str:
+    """Say how many, in words that agree.
+
+    Examples
+    --------
+    >>> counted(1, "year"), counted(2, "year")
+    ('1 year', '2 years')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def expect(value: object, kind: type[Any], where: str) -> None:
+    """Refuse, where the package is entered, a value that is not of the type it has to be.
+
+    Raises
+    ------
+    SpatialClustersError
+        Of the kind that the type belongs to: what came, what was expected, how one is made.
+
+    Examples
+    --------
+    >>> expect("two", int, "fit, chains")
+    Traceback (most recent call last):
+    spatialclusters.errors.SamplingError: fit, chains: got 'two', a str; expected a whole number (an int). ...
+    """
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return
+    error, expected, remedy = _MADE[kind.__name__]
+    got = type(value).__name__
+    if value is None or isinstance(value, str | bool | int | float):
+        got = "None" if value is None else f"{listing([repr(value)])[1:-1]}, a {got}"
+    raise error(f"{where}: got {got}; expected {expected}. {remedy}")
+
+
 def suggestion(name: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for a near miss, else an empty string.
 
@@ -68,5 +128,6 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
     >>> suggestion("regon", ["region", "industry"])
     " Did you mean 'region'?"
     """
-    near = difflib.get_close_matches(name[:200], list(allowed), n=1)
+    others = [other for other in allowed if other != name]
+    near = difflib.get_close_matches(name[:200], others, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -12,12 +12,11 @@ from scipy import sparse
 
 from spatialclusters.blends import Decay
 from spatialclusters.centroids import region_centroids, region_shapes
-from spatialclusters.errors import WeightsError, listing, suggestion
+from spatialclusters.errors import WeightsError, counted, listing, suggestion
 from spatialclusters.weights import (
     Weights,
     align,
     build_weights,
-    counted,
     from_graph,
     mix_weights,
     read_weights,

@@ -16,7 +16,7 @@ import xarray as xr
 
 from spatialclusters._version import __version__
 from spatialclusters.collapsed.problem import why_not_collapsed
-from spatialclusters.design import Design, build_design
+from spatialclusters.design import Design, build_design, expect_inputs
 from spatialclusters.errors import SamplingError
 from spatialclusters.linkages import read_linkages
 from spatialclusters.neighbors import parse_weights
@@ -97,6 +97,7 @@ def fit(
     SamplingError
         A chain failed, or the resumed run was another one.
     """
+    expect_inputs("fit", spec, panel, weights)
     settings = choose_settings(
         spec, seed=seed, engine=engine, chains=chains, tune=tune, draws=draws
     )

@@ -20,7 +20,7 @@ import numpy as np
 from spatialclusters._version import __version__
 from spatialclusters.chain import block_files
 from spatialclusters.design import Design
-from spatialclusters.errors import SamplingError, listing
+from spatialclusters.errors import SamplingError, expect, listing
 from spatialclusters.exported import BLOCK, PROGRAM
 from spatialclusters.files import read_arrays, replace_file, write_netcdf
 from spatialclusters.preparation import PREPARED, is_prepared
@@ -81,6 +81,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, low in (("chains", 1), ("tune", 10), ("draws", 10), ("seed", 0)):
+            expect(getattr(self, name), int, f"sampling, {name}")
             if getattr(self, name) < low:
                 msg = f"sampling: got {name} = {getattr(self, name)}; expected at least {low}."
                 raise SamplingError(msg)

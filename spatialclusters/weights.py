@@ -22,7 +22,7 @@ import xarray as xr
 from scipy import sparse
 
 from spatialclusters.blends import Blend, Mixture, blend_from_arrays, standardize
-from spatialclusters.errors import WeightsError, listing, suggestion
+from spatialclusters.errors import WeightsError, counted, listing, suggestion
 from spatialclusters.tables import LARGEST, out_of_range, read_table
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ __all__ = [
     "Weights",
     "align",
     "build_weights",
-    "counted",
     "from_graph",
     "mix_weights",
     "read_weights",
@@ -366,11 +365,6 @@ def mix_weights(*weights: Weights) -> Weights:
             f"Without neighbors in some of the matrices, so that their share passes nothing on: {alone}."
         )
     return Weights(regions, blend.reference(), " + ".join(kinds), True, tuple(notes), blend)
-
-
-def counted(number: int, noun: str) -> str:
-    """Say how many, in words that agree."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _zeros_hint(missing: Sequence[str], known: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from spatialclusters.cli.compare import compare
 from spatialclusters.cli.complete import complete
 from spatialclusters.cli.data import data_app
 from spatialclusters.cli.inputs import (
-    check_target,
+    check_fit_target,
     describe_design,
     describe_model_priors,
     describe_sample,
@@ -218,7 +218,7 @@ def fit(
 ) -> None:
     """Fit a model and save everything that was estimated in one file."""
     set_verbosity(verbose=verbose, quiet=quiet)
-    check_target(output, force=force)
+    check_fit_target(output, force=force)
     given = inputs(spec, data, regions, weights, row_standardize, renames, settings)
     import spatialclusters as sc
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from spatialclusters.cli import options
-from spatialclusters.cli.inputs import check_target, inputs
+from spatialclusters.cli.inputs import check_fit_target, inputs
 from spatialclusters.cli.output import note, set_verbosity, show, show_estimates, warn
 
 __all__ = ["complete"]
@@ -60,7 +60,7 @@ def complete(
     An interrupted run goes on where it stopped, if the same command is given again.
     """
     set_verbosity(verbose=verbose, quiet=quiet)
-    check_target(output, force=force)
+    check_fit_target(output, force=force)
     if panels % chains:
         msg = f"got {panels} panels and {chains} chains; expected a multiple of chains."
         raise typer.BadParameter(msg, param_hint="--panels")

@@ -18,9 +18,39 @@ if TYPE_CHECKING:
     from spatialclusters.spec import ModelSpec
     from spatialclusters.weights import Weights
 
-__all__ = ["Inputs", "check_target", "describe_design", "describe_model_priors", "inputs", "pairs"]
+__all__ = [
+    "Inputs", "check_fit_target", "check_target", "describe_design", "describe_model_priors",
+    "describe_sample", "inputs", "pairs",
+]  # fmt: skip
 
 _SHOWN = 12
+_FORMATS = frozenset(
+    [
+        ".csv",
+        ".dta",
+        ".docx",
+        ".geojson",
+        ".gpkg",
+        ".htm",
+        ".html",
+        ".json",
+        ".jsonl",
+        ".md",
+        ".parquet",
+        ".pdf",
+        ".pkl",
+        ".png",
+        ".rds",
+        ".svg",
+        ".tex",
+        ".toml",
+        ".txt",
+        ".xls",
+        ".xlsx",
+        ".zip",
+    ]
+)
+"""Suffixes that say another format than that of a fit."""
 _LONGEST_NAME = 200  # file systems allow 255 bytes; a file being written has a longer name
 
 
@@ -71,6 +101,17 @@ def pairs(values: Iterable[str] | None, option: str, form: str) -> dict[str, str
             raise SpecError(msg)
         found[key.strip()] = setting.strip()
     return found
+
+
+def check_fit_target(path: Path, *, force: bool) -> None:
+    """Refuse, before any work, a place for a fit that is called like a file of another kind."""
+    if path.suffix.lower() in _FORMATS:
+        msg = f"{path.name[:80]}: got a file ending in {path.suffix!r}; expected .nc, as a fit is "
+        msg += (
+            f"NetCDF. Write -o {path.stem[:80]}.nc; summary FIT.nc --format csv prints estimates."
+        )
+        raise FitError(msg)
+    check_target(path, force=force)
 
 
 def check_target(path: Path, *, force: bool, source: Path | None = None) -> None:

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from spatialclusters._version import __version__
 from spatialclusters.comparison import Result
 from spatialclusters.diagnostics import Check
-from spatialclusters.errors import FitError
+from spatialclusters.errors import FitError, expect
 from spatialclusters.files import replace_file
 from spatialclusters.frequentist import Frequentist, fit_frequentist
 from spatialclusters.plots import printable
@@ -154,6 +154,7 @@ def make_report(
     FitError
         The estimates, or one of the other fits, are of other rows.
     """
+    expect(fit, Fit, "make_report(fit)")
     clock = _Clock(progress)
     if frequentist is None:
         frequentist = clock("frequentist estimates", lambda: fit_frequentist(fit))
