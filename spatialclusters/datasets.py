@@ -156,10 +156,12 @@ def simulated_economy(seed: int = 1) -> SimulatedEconomy:
     change = growth.reindex(keys).fillna(0.0).to_numpy()
     table["employment_end"] = table["employment_start"] * np.exp(change)
     panel = read_panel(table, shapes)
+    assert spec.growth is not None  # it is a model of growth
     provenance = {
         **panel.provenance,
         "source": f"SIMULATED economy, seed {seed}",
         "simulated": True,
+        "ends": [spec.growth.from_year, spec.growth.to_year],
     }
     return SimulatedEconomy(
         Panel(panel.data, panel.geometry, provenance), weights, linkages, spec, truth

@@ -40,7 +40,14 @@ from spatialclusters.rows import Rows, choose_rows
 from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights, align
 
-__all__ = ["Design", "GroupDesign", "absorbed_groups", "build_design", "expect_inputs"]
+__all__ = [
+    "Design",
+    "GroupDesign",
+    "absorbed_groups",
+    "build_design",
+    "expect_inputs",
+    "period_note",
+]
 
 _ILL_CONDITIONED: Final = 30.0  # Belsley, Kuh and Welsch (1980)
 _BLENDED_CELLS: Final = 1000  # most cells whose log determinant is dense
@@ -315,6 +322,7 @@ def build_design(
     X = np.column_stack(list(columns.values())) if columns else np.empty((len(rows.y), 0))
     check_columns(X, list(columns), groups, intercept=spec.parsed_formula.intercept)
     record = _record(spec, panel, rows, X, groups) | {"notes": notes + _collinearity(X)}
+    period = period_note(spec, panel)
     if aligned is not None:
         record["weights"] = aligned.describe()
     if evaluator.lag is not None:
@@ -322,6 +330,7 @@ def build_design(
         record["blocks"] = {"isolates": lag.isolates, "components": int(lag.components.max()) + 1}
     for note in record["notes"]:
         _LOG.warning("design: %s", note)
+    record["notes"] += [period] if period else []  # true of any such table: no warning
     data = xr.Dataset(
         {
             "y": ("obs", rows.y),
@@ -374,6 +383,16 @@ def expect_inputs(function: str, spec: object, panel: object, weights: object) -
     expect(panel, Panel, f"{where}, panel")
     if weights is not None:
         expect(weights, Weights, f"{where}, weights")
+
+
+def period_note(spec: ModelSpec, panel: Panel) -> str | None:
+    """Say that only the model file knows the years, where the table tells but start and end."""
+    if spec.growth is None or set(panel.years) != {"start", "end"} or panel.ends:
+        return None
+    return (
+        f"the table says start and end, not which years: {spec.growth.from_year} to "
+        f"{spec.growth.to_year} are those of the model file (growth.from, growth.to)"
+    )
 
 
 def absorbed_groups(design: Design, reported: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -16,9 +16,11 @@ __all__ = [
     "SpatialClustersError",
     "SpecError",
     "WeightsError",
+    "close_to",
     "counted",
     "expect",
     "listing",
+    "renaming",
     "suggestion",
 ]
 
@@ -131,3 +133,28 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
     others = [other for other in allowed if other != name]
     near = difflib.get_close_matches(name[:200], others, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def close_to(name: str, columns: Iterable[object]) -> str | None:
+    """Return the column that was probably meant by a name, whatever its case.
+
+    Examples
+    --------
+    >>> close_to("region", ["x", "REGION_ID"]), close_to("region", ["x"])
+    ('REGION_ID', None)
+    """
+    by_case = {str(column).lower(): str(column) for column in columns}
+    near = difflib.get_close_matches(name[:200], by_case, n=1)
+    return by_case[near[0]] if near else None
+
+
+def renaming(name: str, column: str = "COLUMN") -> str:
+    """Say how a column gets the name that is expected, from Python and from the command line.
+
+    Examples
+    --------
+    >>> renaming("region", "EA")
+    'rename={"region": "EA"}, or --map region=EA on the command line'
+    """
+    column = column if len(column) <= 80 else "COLUMN"
+    return f'rename={{"{name}": "{column}"}}, or --map {name}={column} on the command line'

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,12 +20,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from spatialclusters.errors import PanelError, listing, suggestion
-from spatialclusters.shapes import match_shapes
+from spatialclusters.delimited import number_advice
+from spatialclusters.errors import PanelError, close_to, counted, listing, renaming, suggestion
+from spatialclusters.shapes import match_shapes, named_shapes
 from spatialclusters.tables import (
     COUNT,
     IDS,
     LARGEST,
+    READING,
     SUFFIXES,
     must_be_numbers,
     out_of_range,
@@ -34,7 +37,7 @@ from spatialclusters.tables import (
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["ABSENT", "OBSERVED", "WITHHELD", "Panel", "read_panel"]
+__all__ = ["ABSENT", "OBSERVED", "WITHHELD", "Panel", "read_panel", "yearly_columns"]
 
 OBSERVED, WITHHELD, ABSENT = 0, 1, 2
 """Codes of :meth:`Panel.status`."""
@@ -44,6 +47,7 @@ _RESERVED: Final = _OWN | {*IDS, "year"}
 _NUMBERS: Final = frozenset(
     {"boolean", "decimal", "empty", "floating", "integer", "mixed-integer-float"}
 )
+_YEARLY: Final = re.compile(r"(?P<stem>\w*?[A-Za-z])_?(?P<year>(?:1[6-9]|20)\d\d)")
 _MOST_CELLS: Final = 200_000_000  # with their years: 1.6 GB for each variable
 _LOG = logging.getLogger(__name__)
 
@@ -91,6 +95,12 @@ class Panel:
         return tuple(self.data["year"].values.tolist()) if "year" in self.data.dims else ()
 
     @property
+    def ends(self) -> tuple[int, int] | None:
+        """Years of start and end, where the table or the names of its columns say them."""
+        ends = self.provenance.get("ends")
+        return (int(ends[0]), int(ends[1])) if ends else None
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """Names that a formula may use."""
         return tuple(str(name) for name in self.data.data_vars if name != "present")
@@ -106,6 +116,15 @@ class Panel:
         if not self.years:
             return None
         if set(self.years) == {"start", "end"}:
+            known = self.ends
+            if known and year is not None and known[end] != year:
+                key = "growth.to" if end else "growth.from"
+                msg = (
+                    f"panel: got {known[end]} as the {'end' if end else 'start'} of the period, as "
+                    f"the table says; expected the model's {key}, {year}. Set {key} to "
+                    f"{known[end]} (--set {key}={known[end]}), or read another table."
+                )
+                raise PanelError(msg)
             return "end" if end else "start"
         if year is None:
             return self.years[-1] if end else self.years[0]
@@ -128,15 +147,17 @@ class Panel:
         """
         if variable in self.provenance.get("ignored", ()):
             msg = (
-                f"panel: got text in column {variable!r}; expected numbers or nothing. Correct it."
+                f"panel: got text in column {variable!r}; expected numbers or nothing. Write them "
+                "without signs that group thousands, and with a decimal point."
             )
             raise PanelError(msg)
         if variable not in self.variables:
             msg = (
                 f"panel: got no variable {variable!r}; expected one of {listing(self.variables)}."
-                f"{suggestion(variable, self.variables)} Rename a column with --map {variable}=COLUMN."
+                f"{suggestion(variable, self.variables)}"
             )
-            raise PanelError(msg)
+            yearly = yearly_columns(variable, self.variables)
+            raise PanelError(msg + (yearly or f" Rename a column: {renaming(variable)}."))
         array = self.data[variable]
         return array.sel(year=period, drop=True) if "year" in array.dims else array
 
@@ -208,7 +229,7 @@ def read_panel(
     Parameters
     ----------
     source
-        Path of a CSV or Parquet file, or a pandas or polars frame. Columns:
+        Path of a CSV, Parquet or Stata file, or a pandas or polars frame. Columns:
         ``region``; ``industry`` and ``cluster`` where they exist; either ``year``
         or pairs ``x_start``/``x_end``, or neither for a cross-section; any other
         numeric columns. Ids must be strings.
@@ -217,7 +238,8 @@ def read_panel(
         shapefile, FlatGeobuf, GeoParquet), or a GeoDataFrame. Optional.
     rename
         Names that the package expects, mapped to the columns of the table:
-        ``{"employment": "emp"}``.
+        ``{"employment": "emp"}``. That of ``region`` holds for the map, too, if the map has
+        no column ``region``.
 
     Returns
     -------
@@ -239,7 +261,12 @@ def read_panel(
     >>> panel.regions, panel.years, float(panel.values("income", "end").sum())
     (('01', '02'), ('start', 'end'), 5.0)
     """
-    frame, origin, digest = read_table(source, error=PanelError, rename=rename or {})
+    moves, shapes = dict(rename or {}), None
+    named: Collection[str] = ()
+    if regions is not None:
+        shapes, found = named_shapes(regions, moves.get("region"))
+        named = ("region",) if found else ()
+    frame, origin, digest = read_table(source, error=PanelError, rename=moves, optional=named)
     attributes = frame.attrs
     frame = _with_numbers(_with_stems(frame))
     keys = _keys(frame)
@@ -247,9 +274,8 @@ def read_panel(
     _validate(frame, keys, numeric)
     ignored = [c for c in frame.columns if c not in numeric and c not in (*keys, "cluster")]
     data = _arrays(frame, keys, [c for c in numeric if c != "year"])
-    geometry, notes = (
-        (None, []) if regions is None else match_shapes(regions, data["region"].values)
-    )
+    geometry, notes = (None, []) if shapes is None else match_shapes(shapes, data["region"].values)
+    notes = [*map(str, attributes.get(READING, ())), *notes]
     if ignored:
         notes.append(f"text columns ignored: {listing(ignored)}")
     for note in notes:
@@ -259,7 +285,12 @@ def read_panel(
             f"regions that differ by leading zeros only count as several: {listing(twice)}"
         )
         _LOG.warning("panel: %s", notes[-1])
-    provenance = {"source": origin, "digest": digest, "rows": len(frame), "notes": notes}
+    provenance: dict[str, Any] = {
+        "source": origin,
+        "digest": digest,
+        "rows": len(frame),
+        "notes": notes,
+    }
     if ignored:
         provenance["ignored"] = ignored
     made_from = attributes.get("spatialclusters")
@@ -269,7 +300,47 @@ def read_panel(
         provenance["origins"] = list(origins) if isinstance(origins, list | tuple) else []
         withheld = made_from.get("withheld")
         provenance["withheld"] = dict(withheld) if isinstance(withheld, Mapping) else {}
+    if (ends := _ends(moves, made_from)) and "end" in data.get("year", ()):
+        provenance["ends"] = ends
     return Panel(data=data, geometry=geometry, provenance=provenance)
+
+
+def _ends(rename: Mapping[str, str], made_from: object) -> list[int] | None:
+    """Return the years of start and end, where the table or the names of its columns say them."""
+    told = made_from.get("ends") if isinstance(made_from, Mapping) else None
+    years: list[set[str]] = []
+    for suffix in SUFFIXES:
+        named = (_YEARLY.fullmatch(old) for new, old in rename.items() if new.endswith(suffix))
+        years.append({match["year"] for match in named if match})
+    if all(len(found) == 1 for found in years):
+        told = [int(found.pop()) for found in years]
+    if isinstance(told, list | tuple) and len(told) == 2 and all(type(y) is int for y in told):
+        return [*told]
+    return None
+
+
+def yearly_columns(variable: str, columns: Iterable[str]) -> str:
+    """Say how columns such as ``emp_2018`` and ``emp_2021`` become a period, if there are any.
+
+    Examples
+    --------
+    >>> print(yearly_columns("employment", ["emp_2018", "emp_2021"]))
+    The columns 'emp_2018', 'emp_2021' hold one year each: ... --map employment_end=emp_2021...
+    """
+    stems: dict[str, list[str]] = {}
+    for name in columns:
+        if match := _YEARLY.fullmatch(name):
+            stems.setdefault(match["stem"], []).append(name)
+    found = stems.get(variable) or next((names for names in stems.values() if len(names) > 1), [])
+    if len(found) < 2:
+        return ""
+    first, last = min(found), max(found)
+    return (
+        f" The columns {listing(sorted(found))} hold one year each: name both ends of the period with "
+        f"--map {variable}_start={first} --map {variable}_end={last} (from Python "
+        f'rename={{"{variable}_start": "{first}", "{variable}_end": "{last}"}}), or make one row '
+        "per cell and year, with a column 'year'."
+    )
 
 
 def _with_stems(frame: pd.DataFrame) -> pd.DataFrame:
@@ -307,11 +378,11 @@ def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _keys(frame: pd.DataFrame) -> list[str]:
     if "region" not in frame.columns:
-        msg = (
-            f"panel: got columns {listing(frame.columns)}; expected an id column 'region'."
-            " Rename yours with --map region=COLUMN."
-        )
-        raise PanelError(msg + suggestion("region", frame.columns))
+        msg = f"panel: got columns {listing(frame.columns)}; expected an id column 'region'."
+        if "region" in frame.index.names:
+            raise PanelError(f"{msg} It is in the index: give table.reset_index().")
+        near = close_to("region", frame.columns)
+        raise PanelError(f"{msg} Rename yours: {renaming('region', near or 'COLUMN')}.")
     if not len(frame):
         msg = "panel: got an empty table; expected one row per cell."
         raise PanelError(msg)
@@ -341,15 +412,11 @@ def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
     def is_id(value: object) -> bool:
         return isinstance(value, str) and value.strip() != ""
 
-    text = pa.Check(
-        is_id, element_wise=True, ignore_na=False, name="ids must be strings that are not empty"
-    )
+    text = pa.Check(is_id, element_wise=True, ignore_na=False, name=_IDS)
     text_or_none = pa.Check(
         lambda v: isinstance(v, str), element_wise=True, name="clusters must be strings or nothing"
     )
-    number = pa.Check(
-        lambda v: not isinstance(v, str), element_wise=True, name="numbers must not be text"
-    )
+    number = pa.Check(lambda v: not isinstance(v, str), element_wise=True, name=_NO_TEXT)
     finite = pa.Check(lambda s: ~np.isinf(s.astype(float)), name="numbers must be finite")
     usable = pa.Check(
         lambda s: np.isinf(s.astype(float)) | ~out_of_range(s.astype(float)), name=_SIZE
@@ -380,8 +447,10 @@ def _validate(frame: pd.DataFrame, keys: list[str], numeric: list[str]) -> None:
         columns["cluster"] = pa.Column(checks=[text_or_none, storable], nullable=True)
         frame_checks.append(pa.Check(_one_cluster, name="an industry must be in one cluster"))
     if "year" in keys and "year" not in numeric:
-        msg = "column 'year': got text; expected whole numbers such as 2018."
-        raise PanelError(msg)
+        dates = pd.api.types.is_datetime64_any_dtype(frame["year"])
+        msg = f"column 'year': got {'dates' if dates else 'text'}; expected whole numbers such as 2018."
+        remedy = "table['year'].dt.year" if dates else "table['year'].astype(int)"
+        raise PanelError(f"{msg} In pandas: table['year'] = {remedy}.")
     schema = pa.DataFrameSchema(columns, checks=frame_checks)
     try:
         schema.validate(frame.reset_index(drop=True), lazy=True)
@@ -397,15 +466,20 @@ def _one_cluster(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 _SIZE: Final = f"numbers must be 0 or of a size from {1 / LARGEST:g} to {LARGEST:g}"
+_IDS: Final = "ids must be strings that are not empty"
+_NO_TEXT: Final = "numbers must not be text"
 _REMEDIES: Final = {
-    "ids must be strings that are not empty": "Read the ids as text: 06 and 6 are different regions.",
-    "clusters must be strings or nothing": "Read the labels as text.",
+    _IDS: (
+        "Read the ids as text, as 06 and 6 are different regions: read_csv(file, dtype={'region': "
+        "str}); or pad the codes that you have: table['region'].astype(str).str.zfill(2), with as "
+        "many digits as they should have."
+    ),
+    "clusters must be strings or nothing": "Read the labels as text: .astype(str).",
     "ids must not hold NUL characters": "No file format keeps them: remove them.",
     "cells must be unique": "Keep one row per cell; sum or remove the duplicates.",
     "counts must not be negative": "Leave withheld cells empty; codes such as -9 are not numbers.",
     "numbers must be finite": "Leave unknown values empty.",
     _SIZE: "Change the unit.",
-    "numbers must not be text": "Leave withheld cells empty.",
     "an industry must be in one cluster": "Give each industry the same cluster in every row.",
     "years must be whole numbers": "Write years as 2018.",
 }
@@ -423,11 +497,17 @@ def _report(frame: pd.DataFrame, keys: list[str], failures: pd.DataFrame) -> str
         shown = [
             f"row {row}: "
             + ", ".join(f"{c}={_short(frame[c][row])}" for c in dict.fromkeys((*keys, *columns)))
-            for row in rows[:5]
+            for row in rows[: 1 if check == _IDS and len(rows) == len(frame) else 5]  # one shows it
         ]  # fmt: skip
-        more = f" and {len(rows) - 5} more rows" if len(rows) > 5 else ""
+        more = (
+            f" and {counted(len(rows) - len(shown), 'more row')}" if len(rows) > len(shown) else ""
+        )
         remedy = _REMEDIES.get(str(check), "")
-        lines.append(f"- {check}{where}: {len(rows)} rows: {'; '.join(shown)}{more}. {remedy}")
+        if check == _NO_TEXT:
+            remedy = number_advice(cases["failure_case"])
+        lines.append(
+            f"- {check}{where}: {counted(len(rows), 'row')}: {'; '.join(shown)}{more}. {remedy}"
+        )
     return "panel: the table was refused (rows count from 0):\n" + "\n".join(lines)
 
 

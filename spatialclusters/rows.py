@@ -14,7 +14,7 @@ from spatialclusters.errors import PanelError, SpecError, listing, suggestion
 from spatialclusters.expressions import sample_mask
 from spatialclusters.linkages import read_linkages
 from spatialclusters.measures import MEASURES, compute_measures, growth
-from spatialclusters.panel import Panel
+from spatialclusters.panel import ABSENT, Panel, yearly_columns
 from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights
 
@@ -99,7 +99,7 @@ def _response(spec: ModelSpec, panel: Panel) -> tuple[xr.DataArray, str | None]:
             f"panel: got neither a column 'year' nor {wanted.variable}_start and {wanted.variable}_end; "
             "expected one of the two for a model of growth."
         )
-        raise PanelError(msg)
+        raise PanelError(msg + yearly_columns(wanted.variable, panel.variables))
     start, end = panel.period(wanted.from_year), panel.period(wanted.to_year, end=True)
     change = growth(
         panel.values(wanted.variable, start),
@@ -147,7 +147,7 @@ def _grid(
         if name not in (*panel.variables, *panel.provenance.get("ignored", ())):
             known = (*panel.variables, *MEASURES)
             msg = f"formula: got no variable {name!r}; expected one of {listing(known, 20)}."
-            raise SpecError(msg + suggestion(name, known))
+            raise SpecError(msg + suggestion(name, known) + yearly_columns(name, panel.variables))
         grid[name] = panel.values(name, base)
     dims = ["region", *([panel.unit] if panel.unit else [])]
     return {name: array.transpose(*dims).values for name, array in grid.items()}, attributes
@@ -171,8 +171,10 @@ def _sample(
         start, end = panel.period(wanted.from_year), panel.period(wanted.to_year, end=True)
         for period, year in ((start, wanted.from_year), (end, wanted.to_year)):
             values = panel.values(wanted.variable, period).values
+            absent = panel.status(wanted.variable, period).values == ABSENT
             for reason, lost in (
-                ("not published", np.isnan(values)),
+                ("absent", absent),
+                ("withheld", np.isnan(values) & ~absent),
                 ("zero", values == 0.0),
                 ("negative", values < 0.0),
             ):

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from spatialclusters.errors import PanelError, listing, suggestion
+from spatialclusters.errors import PanelError, close_to, listing, renaming
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["match_shapes", "read_shapes"]
+__all__ = ["match_shapes", "named_shapes", "read_shapes"]
 
 # NUL ends what GDAL's drivers of remote data look at, so nothing after these can call for them
 _STARTS: Final[Mapping[str, bytes]] = {
@@ -129,6 +129,31 @@ def _zipped_shapefile(path: Path) -> str:
     return shapefiles[0]
 
 
+def named_shapes(source: Any, column: str | None) -> tuple[gpd.GeoDataFrame, bool]:
+    """Read a map; where it lacks a column ``region``, ``column`` gets that name.
+
+    Returns
+    -------
+    tuple
+        The map, and whether a column of it was renamed.
+
+    Raises
+    ------
+    PanelError
+        What came is no map, or the file cannot be read.
+    """
+    import geopandas as gpd
+
+    if not isinstance(source, str | Path | gpd.GeoDataFrame):
+        got = type(source).__name__
+        msg = f"regions: got {got}; expected a GeoDataFrame or the path of a map."
+        raise PanelError(f"{msg} Make one with a column 'region' and a geometry.")
+    frame = source if isinstance(source, gpd.GeoDataFrame) else read_shapes(Path(source))
+    if column is None or "region" in frame.columns or column not in frame.columns:
+        return frame, False
+    return frame.rename(columns={column: "region"}), True
+
+
 def match_shapes(source: Any, regions: np.ndarray) -> tuple[gpd.GeoSeries, list[str]]:
     """Match region geometry to ids, naming every id that has none; also return notes.
 
@@ -153,11 +178,18 @@ def match_shapes(source: Any, regions: np.ndarray) -> tuple[gpd.GeoSeries, list[
         raise PanelError(msg)
     if "region" not in frame.columns:
         msg = f"regions: got columns {listing(frame.columns)}; expected a column 'region'."
-        raise PanelError(msg + suggestion("region", map(str, frame.columns)))
+        if "region" in frame.index.names:
+            raise PanelError(f"{msg} It is the index: give regions.reset_index().")
+        others = [str(name) for name in frame.columns if name != frame.active_geometry_name]
+        near = close_to("region", others) or (others[0] if len(others) == 1 else "COLUMN")
+        raise PanelError(f"{msg} Rename yours: {renaming('region', near)}.")
     ids = frame["region"]
     if not all(isinstance(value, str) for value in ids):
-        msg = "regions: got ids that are not strings; expected text such as '06'. Convert them."
-        raise PanelError(msg)
+        msg = "regions: got ids that are not strings; expected text such as '06'. Convert them: "
+        msg += (
+            "regions['region'] = regions['region'].astype(str).str.zfill(2), with as many digits "
+        )
+        raise PanelError(f"{msg}as codes have.")
     if ids.duplicated().any():
         msg = f"regions: got {listing(ids[ids.duplicated()].unique())} twice; dissolve them first."
         raise PanelError(msg)
@@ -182,7 +214,8 @@ def match_shapes(source: Any, regions: np.ndarray) -> tuple[gpd.GeoSeries, list[
             named = listing(shapes.index[found])
             msg = f"regions: got {what} geometry for {named}; expected polygons or points."
             raise PanelError(msg)
-    notes = [f"{extra} regions of the geometry are not in the table"] if extra else []
+    are = "region of the geometry is" if extra == 1 else "regions of the geometry are"
+    notes = [f"{extra} {are} not in the table"] if extra else []
     if len(crossed := shapes.index[~shapes.is_valid]):
         notes.append(f"shapes whose lines cross themselves: {listing(crossed)}")
     return shapes, notes

@@ -221,7 +221,10 @@ def fit(
     check_fit_target(output, force=force)
     given = inputs(spec, data, regions, weights, row_standardize, renames, settings)
     import spatialclusters as sc
+    from spatialclusters.design import period_note
 
+    if period := period_note(given.spec, given.panel):
+        note(f"note: {period}")
     partial = output.with_name(f"{output.name}.partial")
     try:
         result = sc.fit(

@@ -66,9 +66,12 @@ def complete(
         raise typer.BadParameter(msg, param_hint="--panels")
     given = inputs(spec, data, regions, weights, row_standardize, renames, settings)
     import spatialclusters as sc
+    from spatialclusters.design import period_note
     from spatialclusters.errors import PanelError
     from spatialclusters.tables import read_table
 
+    if period := period_note(given.spec, given.panel):
+        note(f"note: {period}")
     partial = output.with_name(f"{output.name}.panels")
     try:
         completed = sc.complete_panels(

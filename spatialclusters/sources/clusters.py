@@ -106,7 +106,8 @@ def to_panel(
     withheld = withheld_by_year(frame, cells)
     notes += _withheld_notes(withheld)
     result = table.to_pandas()
-    result.attrs["spatialclusters"] = {**cells.provenance, "notes": notes, "withheld": withheld}
+    told = {**cells.provenance, "notes": notes, "withheld": withheld}
+    result.attrs["spatialclusters"] = told | ({} if ends is None else {"ends": [*map(int, ends)]})
     return result
 
 

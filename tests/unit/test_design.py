@@ -184,9 +184,11 @@ def test_every_cell_is_a_row_or_counted_once():
     assert design.data["size"].values.tolist() == [10.0, 80.0, 40.0]
     record = design.record
     assert record["dropped"] == {
-        "employment not published in 2018": 7,  # d and b-j to h-j without a-j and c-j
+        "employment absent in 2018": 6,  # b-j and d-j to h-j
+        "employment withheld in 2018": 1,  # d
         "employment zero in 2018": 1,
-        "employment not published in 2021": 2,  # f and c-j
+        "employment absent in 2021": 1,  # c-j
+        "employment withheld in 2021": 1,  # f
         "employment zero in 2021": 1,
         "x unknown": 1,
         "x zero": 1,

@@ -219,7 +219,8 @@ def test_gaps_in_the_data_are_counted(text):
     ]  # fmt: skip
     assert "an absent cell counts as zero" in page.spoken
     assert "a withheld cell counts as zero" in page.spoken
-    assert ["employment not published in 2018", "3"] in page.table("Cells that are not rows")
+    assert ["employment absent in 2018", "2"] in page.table("Cells that are not rows")
+    assert ["employment withheld in 2018", "1"] in page.table("Cells that are not rows")
 
 
 def test_simulated_data_are_labeled_at_the_top(written):
