@@ -25,7 +25,7 @@ from spatialclusters.columns import (
     group_entries,
     within,
 )
-from spatialclusters.errors import FitError, SpecError, WeightsError, expect, listing
+from spatialclusters.errors import FitError, SpecError, WeightsError, counted, expect, listing
 from spatialclusters.expressions import Evaluator
 from spatialclusters.lags import (
     BlendedLag,
@@ -312,11 +312,12 @@ def build_design(
     """
     expect_inputs("build_design", spec, panel, weights)
     aligned = None if weights is None else align(weights, panel.regions)
+    told = _isolation(spec, aligned)
     rows = choose_rows(spec, panel, aligned, linkages)
     evaluator = _evaluator(spec, rows, aligned)
     labels, columns = evaluate_terms(spec, evaluator)
     groups = group_entries(spec, rows, columns, labels)
-    notes = add_group_means(groups, columns)
+    notes = told + add_group_means(groups, columns)
     psi, blended = _blend(spec, rows, evaluator, aligned, labels, groups, columns)
     notes += _blend_notes(spec, aligned, psi)
     X = np.column_stack(list(columns.values())) if columns else np.empty((len(rows.y), 0))
@@ -330,7 +331,8 @@ def build_design(
         record["blocks"] = {"isolates": lag.isolates, "components": int(lag.components.max()) + 1}
     for note in record["notes"]:
         _LOG.warning("design: %s", note)
-    record["notes"] += [period] if period else []  # true of any such table: no warning
+    # no warnings: that of linkages has been given, and the other is true of any such table
+    record["notes"] += [*(rows.linkages or {}).get("notes", ()), *([period] if period else [])]
     data = xr.Dataset(
         {
             "y": ("obs", rows.y),
@@ -485,6 +487,29 @@ def _blend_notes(spec: ModelSpec, weights: Weights | None, psi: Combination | No
             "matrices of W, which is not estimated there"
         )
     return notes
+
+
+def _isolation(spec: ModelSpec, weights: Weights | None) -> list[str]:
+    """Refuse weights without a link where the model needs some; note if most regions are alone.
+
+    Raises
+    ------
+    WeightsError
+        No region has a neighbor.
+    """
+    formula = spec.parsed_formula
+    names = {"neighbor_strength"} & {*formula.variables}
+    used = names or spec.spatial.outcome != "none" or "lag(" in str(formula)
+    if weights is None or not used:
+        return []
+    alone, n = len(weights.isolates), len(weights.regions)
+    if alone == n:
+        found = "".join(f" {note}" for note in weights.notes)
+        msg = f"weights {weights.kind}: got weights without a link: none of {counted(n, 'region')} has"
+        raise WeightsError(f"{msg} a neighbor; expected some, as the model uses them.{found}")
+    if 2 * alone <= n:
+        return []
+    return [f"weights {weights.kind}: {alone} of {counted(n, 'region')} have no neighbor"]
 
 
 def _check_space(spec: ModelSpec, design: Design) -> None:

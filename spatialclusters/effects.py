@@ -93,7 +93,7 @@ def convergence(fit: Fit) -> pd.DataFrame:
         family = group not in ("overall", "common")
         base = _identity(fit, term, group)
         change = summarize_draws(total, family=family, moments=scaled(moments, scale))
-        unit = f"log points over {years:g} years per log point"
+        unit = f"log points over {years:g} {'year' if years == 1 else 'years'} per log point"
         rows.append(base | {"effect": "change", "unit": unit} | change)
         for effect, values, unit in (
             ("speed", speed(total, years), "per year"),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from spatialclusters.errors import PanelError, listing, suggestion
+from spatialclusters.errors import PanelError, close_to, counted, listing, suggestion
 from spatialclusters.tables import out_of_range, read_table
 
 __all__ = ["read_linkages"]
@@ -47,13 +47,13 @@ def read_linkages(
     xarray.DataArray
         Shape (cluster, linked_cluster), non-negative, zero diagonal. Attributes:
         ``source``, ``digest``, ``links``, ``outside`` (links to clusters that
-        the panel lacks) and ``unlinked`` (clusters without a link).
+        the panel lacks), ``unlinked`` (clusters without a link) and ``notes``.
 
     Raises
     ------
     PanelError
         Missing columns, duplicate links, weights that are not finite or
-        are negative, a strength without a number.
+        are negative, a strength without a number, or no cluster that the panel has.
 
     References
     ----------
@@ -80,6 +80,7 @@ def read_linkages(
         shown = listing(f"{c} -> {k}" for c, k in twice.itertuples(index=False))
         msg = f"linkages: got {len(twice)} links twice ({shown}); expected one row a link."
         raise PanelError(msg)
+    notes = _few_known(pairs, clusters)
     position = {cluster: i for i, cluster in enumerate(clusters)}
     focal, linked = pairs["cluster"].map(position), pairs["linked_cluster"].map(position)
     known = (focal.notna() & linked.notna()).to_numpy()
@@ -103,8 +104,36 @@ def read_linkages(
             "links": int((matrix > 0).sum()),
             "outside": int((~known).sum()),
             "unlinked": unlinked,
+            "notes": notes,
         },
     )
+
+
+def _few_known(pairs: pd.DataFrame, clusters: Sequence[str]) -> list[str]:
+    """Refuse linkages of other clusters than the table's; return a note if few are the table's.
+
+    Raises
+    ------
+    PanelError
+        Not one cluster of the linkages occurs in the table.
+    """
+    linked = sorted({*pairs["cluster"], *pairs["linked_cluster"]})
+    known = len({*linked} & {*clusters})
+    if not linked or 2 * known >= len(linked):
+        return []
+    others = [name for name in linked if name not in {*clusters}]
+    alike = ((name, close_to(name.lower(), clusters)) for name in others)
+    pair = next(((a, b) for a, b in alike if b is not None), (others[0], [*clusters, ""][0]))
+    told = (
+        f"{known} of {counted(len(linked), 'cluster')} of the linkages occur in the table: "
+        f"{listing(pair[:1])} against {listing(pair[1:])}"
+    )
+    if not known:
+        raise PanelError(
+            f"linkages: got other clusters: {told}; expected the names of the table. Correct one."
+        )
+    _LOG.warning("linkages: %s", told)
+    return [f"linkages: {told}"]
 
 
 def _weights(frame: pd.DataFrame, strengths: Mapping[str, float] | None) -> np.ndarray:

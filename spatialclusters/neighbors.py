@@ -150,9 +150,14 @@ def distance_band(panel: Panel, threshold: float, *, row_standardize: bool = Tru
     tree, chord = KDTree(points), centroids.chord(threshold)
     pairs = tree.query_pairs(chord * (1 + _ROUNDING), output_type="ndarray")
     focal, neighbor = np.concatenate([pairs, pairs[:, ::-1]]).T
-    if len(np.unique(focal)) < len(points) > 1:
-        far = float(centroids.distance(tree.query(points, k=2)[0][:, 1]).max())
-        notes.append(f"From threshold {far:.6g} up every region has a neighbor.")
+    alone = len(points) - len(np.unique(focal))
+    if alone and len(points) > 1:
+        nearest = centroids.distance(tree.query(points, k=2)[0][:, 1])
+        notes.append(
+            f"{alone} of {len(points)} regions have no neighbor within {threshold:g}; the nearest "
+            f"two regions are {nearest.min():.6g} apart. From threshold {nearest.max():.6g} up every "
+            "region has a neighbor."
+        )
     links = focal, neighbor, np.ones(len(focal))
     return build_weights(
         panel.regions, links, f"distance:{_decimal(threshold)}", notes, row_standardize

@@ -181,7 +181,8 @@ def match_shapes(source: Any, regions: np.ndarray) -> tuple[gpd.GeoSeries, list[
         if "region" in frame.index.names:
             raise PanelError(f"{msg} It is the index: give regions.reset_index().")
         others = [str(name) for name in frame.columns if name != frame.active_geometry_name]
-        near = close_to("region", others) or (others[0] if len(others) == 1 else "COLUMN")
+        holds = (name for name in others if {*regions} <= {*map(str, frame[name])})
+        near = close_to("region", others) or next(holds, "COLUMN")
         raise PanelError(f"{msg} Rename yours: {renaming('region', near)}.")
     ids = frame["region"]
     if not all(isinstance(value, str) for value in ids):

@@ -92,7 +92,7 @@ def coefficient_rows(
     role, years = spec.roles.convergence, design.years
     if role is not None and years is not None and c.term == design.label(role):
         change = c.interval(years if design.annualized else 1.0)
-        unit = f"log points over {years:g} years per log point"
+        unit = f"log points over {years:g} {'year' if years == 1 else 'years'} per log point"
         yield base | {"effect": "change", "unit": unit} | change
         for row in _convergence(change, c.critical, years):
             yield base | row

@@ -269,10 +269,12 @@ def align(
     wanted = _ids(regions, "regions")
     place = {region: i for i, region in enumerate(weights.regions)}
     missing = [region for region in wanted if region not in place]
+    dropped = sorted(place.keys() - set(wanted), key=place.__getitem__)
     if missing:
         raise WeightsError(
-            f"weights: got no row for {len(missing)} of {len(wanted)} regions: {listing(missing)};"
-            f" expected one for each.{_zeros_hint(missing, place)} Correct the ids, or add a row "
+            f"weights: got no row for {len(missing)} of {counted(len(wanted), 'region')}: "
+            f"{listing(missing)}; expected one for each.{_zeros_hint(missing, place)}"
+            f"{_other_ids(len(dropped), len(place))} Correct the ids, or add a row "
             "region_i = region_j with weight 0 to declare a region without neighbors."
         )
     standardized = weights.row_standardized if row_standardize is None else row_standardize
@@ -283,15 +285,15 @@ def align(
     blend = weights.blend
     if blend is not None and not np.array_equal(order, np.arange(len(weights.regions))):
         blend = blend.restricted(lambda matrix: matrix[order][:, order])
-    matrix = weights.matrix[order][:, order]
-    notes, dropped = weights.notes, sorted(place.keys() - set(wanted), key=place.__getitem__)
+    matrix, notes = weights.matrix[order][:, order], weights.notes
     if dropped:
         alone = np.flatnonzero((np.diff(matrix.indptr) == 0) & (weights.neighbors[order] > 0))
         left = listing(wanted[i] for i in alone)
         notes += (
             f"Dropped {counted(len(dropped), 'region')} that the data lack, with "
             f"{counted(weights.n_links - matrix.nnz, 'link')}: {listing(dropped)}."
-            + (f" That leaves without neighbors: {left}." if left else ""),
+            + (f" That leaves without neighbors: {left}." if left else "")
+            + (_other_ids(len(dropped), len(place)) if 2 * len(dropped) > len(place) else ""),
         )
     if blend is not None and blend is not weights.blend:
         matrix = blend.reference()
@@ -365,6 +367,17 @@ def mix_weights(*weights: Weights) -> Weights:
             f"Without neighbors in some of the matrices, so that their share passes nothing on: {alone}."
         )
     return Weights(regions, blend.reference(), " + ".join(kinds), True, tuple(notes), blend)
+
+
+def _other_ids(lacking: int, of: int) -> str:
+    """Ask whether weights are of another geography, whose ids may be the same by chance."""
+    if not lacking:
+        return ""
+    are = "is" if lacking == 1 else "are"
+    return (
+        f" The weights have {counted(of, 'region')}, of which {lacking} {are} not in the data: are "
+        "they of another geography?"
+    )
 
 
 def _zeros_hint(missing: Sequence[str], known: Iterable[str]) -> str:

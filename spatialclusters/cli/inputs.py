@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialclusters.errors import FitError, SpecError, listing
+from spatialclusters.errors import FitError, SpecError, counted, listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +148,7 @@ def describe_design(spec: ModelSpec, design: Design) -> Iterator[str]:
     for year, counts in record.get("cells", {}).items():
         named = ", ".join(f"{count} {what}" for what, count in counts.items())
         yield f"  {year}: {named}"
-    yield f"Sample: {design.n_rows} rows in {record['regions']} regions"
+    yield f"Sample: {_size(design)}"
     if share := record.get("share_of_base_in_sample"):
         yield f"  {share:.1%} of what is published for the base year"
     for reason, count in record["dropped"].items():
@@ -164,8 +164,8 @@ def describe_design(spec: ModelSpec, design: Design) -> Iterator[str]:
     yield from _describe_weights(record.get("weights"))
     if blocks := record.get("blocks"):
         yield (
-            f"  between rows: {blocks['components']} components, "
-            f"{blocks['isolates']} cells without neighbors"
+            f"  between rows: {counted(blocks['components'], 'component')}, "
+            f"{counted(blocks['isolates'], 'cell')} without neighbors"
         )
     for note in (*record["panel"].get("notes", ()), *record["notes"]):
         yield f"Note: {note}"
@@ -174,10 +174,15 @@ def describe_design(spec: ModelSpec, design: Design) -> Iterator[str]:
 def describe_sample(design: Design) -> Iterator[str]:
     """Say in a few lines what every summary must: rows, regions, groups and weights."""
     record = design.record
-    yield f"{design.n_rows} rows in {record['regions']} regions"
+    yield _size(design)
     for name, entry in record["groups"].items():
         yield f"{name}: {_kind(entry)} of {entry['levels']} levels"
     yield from _describe_weights(record.get("weights"))
+
+
+def _size(design: Design) -> str:
+    rows, regions = counted(design.n_rows, "row"), counted(design.record["regions"], "region")
+    return f"{rows} in {regions}"
 
 
 def _kind(entry: dict[str, Any]) -> str:
@@ -194,8 +199,9 @@ def _describe_weights(weights: dict[str, Any] | None) -> Iterator[str]:
     yield (
         f"Weights {weights['kind']}, {rows}: {weights['links']} links, "
         f"{weights['min_neighbors']} to {weights['max_neighbors']} neighbors "
-        f"(mean {weights['mean_neighbors']:.2f}), {weights['components']} components, "
-        f"{len(weights['isolates'])} regions without neighbors"
+        f"(mean {weights['mean_neighbors']:.2f}), "
+        f"{counted(weights['components'], 'component')}, "
+        f"{counted(len(weights['isolates']), 'region')} without neighbors"
     )
     if weights["isolates"]:
         yield f"  without neighbors: {listing(weights['isolates'], _SHOWN)}"
