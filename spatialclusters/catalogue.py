@@ -59,9 +59,13 @@ def model_text(name: str | Path) -> str:
     'name = "income_convergence"'
     """
     where = str(name)
-    if where.endswith(".toml"):
-        return _read(Path(name), where)
     names = _names()
+    if where.endswith(".toml"):
+        stem = Path(name).stem
+        if stem in names and not Path(name).exists():
+            msg = f"{listing([where])}: got no such file; expected a model file. The shipped model of "
+            raise SpecError(f"{msg}that name is called {stem!r}, without .toml.")
+        return _read(Path(name), where)
     if not re.fullmatch(r"[a-z0-9_]+", where) or where not in names:
         expected = f"one of {listing(names, 20)}, or a path ending in .toml"
         hint = suggestion(where, names)

@@ -34,6 +34,7 @@ _ALLOWED = (
     f"{', '.join(FUNCTIONS)} of one name, the operators + : *, and (terms | group) "
     f"with a group of {', '.join(DIMS)} or a:b of them"
 )
+_SYNONYMS = {"ln": "log", "loge": "log", "ihs": "asinh"}
 _FOREIGN = re.compile(r"[^A-Za-z0-9_ \t\r\n~+*:|()-]")
 
 
@@ -176,6 +177,8 @@ def _refusal(piece: str, advice: str) -> SpecError:
 def _check_text(text: str) -> None:
     if len(text) > MAX_CHARACTERS:
         raise _refusal(text[:40], f"It has {len(text)} characters; at most {MAX_CHARACTERS} fit.")
+    if "~" not in text and text.count("=") == 1 and re.match(r"\s*\w+\s*=", text):
+        raise _refusal(" ".join(text.split()), "Write ~ between the response and the terms, not =.")
     if match := _FOREIGN.search(text):
         piece = next(filter(_FOREIGN.search, text.split()), match.group())
         advice = f"Remove {match.group()!r}; a formula runs no code. Rename or add a panel column."
@@ -313,7 +316,8 @@ def _expression(node: Any) -> Expression:
         raise _refusal(_show(node), "Remove it, or add a panel column.")
     function = _show(node.callee)
     if not _is(node.callee, "Variable") or function not in FUNCTIONS:
-        hint = suggestion(function, FUNCTIONS)
+        known = _SYNONYMS.get(function)
+        hint = f" Use {known}." if known else suggestion(function, FUNCTIONS)
         raise _refusal(_show(node), f"There is no function {function[:40]!r}.{hint}")
     if len(node.args) != 1:
         raise _refusal(_show(node), f"{function} takes exactly one argument.")

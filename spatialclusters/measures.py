@@ -326,7 +326,11 @@ def growth(start: xr.DataArray, end: xr.DataArray, years: int, *, annualized: bo
     ([0.0953, nan], 'log change over 3 years')
     """
     change: xr.DataArray = xr.apply_ufunc(np.log, end.where(end > 0.0) / start.where(start > 0.0))
-    unit = "log change per year" if annualized else f"log change over {years} {'year' if years == 1 else 'years'}"
+    unit = (
+        "log change per year"
+        if annualized
+        else f"log change over {years} {'year' if years == 1 else 'years'}"
+    )
     result = change / years if annualized else change
     return result.assign_attrs(unit=unit, years=years)
 

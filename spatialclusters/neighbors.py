@@ -154,8 +154,9 @@ def distance_band(panel: Panel, threshold: float, *, row_standardize: bool = Tru
     if alone and len(points) > 1:
         nearest = centroids.distance(tree.query(points, k=2)[0][:, 1])
         notes.append(
-            f"{alone} of {len(points)} regions have no neighbor within {threshold:g}; the nearest "
-            f"two regions are {nearest.min():.6g} apart. From threshold {nearest.max():.6g} up every "
+            f"{alone} of {len(points)} regions have no neighbor within {threshold:g} "
+            f"{centroids.unit}; the nearest two regions are {nearest.min():.6g} {centroids.unit} "
+            f"apart. From threshold {nearest.max():.6g} up every "
             "region has a neighbor."
         )
     links = focal, neighbor, np.ones(len(focal))
@@ -253,7 +254,7 @@ def parse_weights(text: str, panel: Panel, *, row_standardize: bool = True) -> W
     """Return the weights that ``--weights`` names, over the panel's regions.
 
     ``text`` is ``queen``, ``rook``, ``knn:K``, ``distance:KM``, or the path of a ``.gal``
-    file or an edge table (``.csv``, ``.parquet``); or weights that are estimated:
+    file or an edge table (``.csv``, ``.parquet``, ``.dta``); or weights that are estimated:
     ``decay-power:KM``, ``decay-exponential:KM``, or a mixture such as ``queen + knn:4``.
 
     Raises
@@ -290,12 +291,12 @@ def parse_weights(text: str, panel: Panel, *, row_standardize: bool = True) -> W
             msg = f"--weights: got {listing([text])} without row-standardization; expected it."
             raise WeightsError(f"{msg} Leave out --no-row-standardize.")
         return distance_decay(panel, size, "power" if name == "decay-power" else "exponential")
-    if Path(text).suffix.lower() in (".gal", ".csv", ".parquet"):
+    if Path(text).suffix.lower() in (".gal", ".csv", ".parquet", ".dta"):
         return align(read_weights(text, row_standardize=row_standardize), panel.regions)
     known = ["queen", "rook", "knn:K", "distance:KM", "decay-power:KM", "decay-exponential:KM"]
     raise WeightsError(
-        f"--weights: got {listing([text])}; expected {', '.join(known)} or a .gal, .csv or "
-        f".parquet file.{suggestion(name, known)} Correct it."
+        f"--weights: got {listing([text])}; expected {', '.join(known)} or a .gal, .csv, "
+        f".parquet or .dta file.{suggestion(name, known)} Correct it."
     )
 
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,10 +27,11 @@ from spatialclusters.files import read_arrays, replace_file, write_netcdf
 from spatialclusters.preparation import PREPARED, is_prepared
 from spatialclusters.spec import ModelSpec, spec_to_toml
 
-__all__ = ["SINGLE_THREAD", "Sampled", "Settings", "sample"]
+__all__ = ["SINGLE_THREAD", "Sampled", "Settings", "has_draws", "sample"]
 
 ENGINES: Final = ("collapsed", "full")
 _LOG = logging.getLogger(__name__)
+_MEANING: Final = {"design": "sample (data, formula or period)", "version": "package's version"}
 _POLL_SECONDS: Final = 0.2
 SINGLE_THREAD: Final = {
     "OMP_NUM_THREADS": "1",
@@ -149,7 +151,21 @@ def sample(
         return _run(settings, folder, cores=cores, progress=progress)
     except OSError as cause:
         msg = f"sampling: checkpoints at {folder.name} cannot be written or read ({cause})."
-        raise SamplingError(f"{msg} What was drawn is kept: continue with --resume.") from cause
+        raise SamplingError(f"{msg} {_kept(folder)}") from cause
+
+
+def has_draws(folder: Path) -> bool:
+    """Whether checkpoints in a folder hold anything that was drawn."""
+    return any(folder.glob("chain-*/block-*.npz"))
+
+
+def _kept(folder: Path) -> str:
+    kept = (
+        "What was drawn is kept: continue"
+        if has_draws(folder)
+        else "Nothing was drawn yet. Continue"
+    )
+    return f"{kept} with --resume."
 
 
 def _run(settings: Settings, folder: Path, *, cores: int | None, progress: bool) -> Sampled:
@@ -200,16 +216,16 @@ def _prepare(
     if path.is_file() and not resume:
         msg = (
             f"sampling: got checkpoints of an interrupted run at {folder.name}; expected none. "
-            "Continue it with --resume, or delete the folder."
+            "Continue it with --resume, or delete the folder to start anew; --force does not touch it."
         )
         raise SamplingError(msg)
     if resume:
         before = _read_job(path)
-        changed = [key for key in job if before.get(key) != json.loads(json.dumps(job[key]))]
-        if changed:
+        if changed := [*_changed(before, json.loads(json.dumps(job)))]:
             msg = (
-                f"--resume: got another {' and '.join(changed)} than the interrupted run at "
-                f"{folder.name}; expected the same. Undo the change or start anew."
+                f"--resume: got another run than the interrupted one at {folder.name}: "
+                f"{'; '.join(changed)}; expected the same. Undo the change, or delete the folder to "
+                "start anew."
             )
             raise SamplingError(msg)
         return
@@ -226,6 +242,21 @@ def _prepare(
         replace_file(folder / "weights.nc", lambda file: write_netcdf(file, weights))
     (folder / "model.toml").write_text(spec_to_toml(spec), encoding="utf-8")
     replace_file(path, lambda file: file.write(json.dumps(job).encode()))
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Name everything in which two jobs differ, with its values where these say something."""
+    for name, value in now.items():
+        old = before.get(name)
+        if old == value:
+            continue
+        if not (isinstance(value, dict) and isinstance(old, dict)):
+            shown = f" ({old} before, {value} now)" if name == "version" else ""
+            yield f"the {_MEANING.get(name, name)} changed{shown}"
+            continue
+        for part in dict.fromkeys([*old, *value]):
+            if old.get(part) != value.get(part):
+                yield f"{part} was {old.get(part)}, is {value.get(part)}"
 
 
 def _read_job(path: Path) -> dict[str, Any]:
@@ -278,8 +309,7 @@ def _check_exit(process: subprocess.Popen[bytes], folder: Path, name: str) -> No
     last = " / ".join(log.strip().splitlines()[-3:])[-600:]
     msg = (
         f"sampling: {name} stopped with exit code {process.returncode} ({last}). "
-        f"What was drawn is kept beside its log, {folder.name}/{name}.log. "
-        "Continue with --resume."
+        f"Its log is {folder.name}/{name}.log. {_kept(folder)}"
     )
     raise SamplingError(msg)
 

@@ -218,7 +218,7 @@ class Weights:
 def read_weights(source: Any, *, row_standardize: bool = True) -> Weights:
     """Read weights from a ``.gal`` file, an edge table, or a libpysal Graph or W.
 
-    ``source`` is the path of a ``.gal``, ``.csv`` or ``.parquet`` file, a data frame with
+    ``source`` is the path of a ``.gal``, ``.csv``, ``.parquet`` or ``.dta`` file, a data frame with
     columns ``region_i, region_j[, weight]``, or a libpysal object with text ids. Links in
     one direction only are kept as they are. The ids of a table are sorted.
 

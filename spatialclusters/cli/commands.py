@@ -335,9 +335,14 @@ app.command()(report)
 
 
 def _interrupted(partial: Path) -> str:
-    if (partial / "job.json").is_file():
-        return f"interrupted: what was drawn is kept in {partial}. Continue: the same command with --resume."
-    return "interrupted: nothing was sampled yet."
+    from spatialclusters.sampling import has_draws
+
+    if not (partial / "job.json").is_file():
+        return "interrupted: nothing was sampled yet."
+    kept = f"what was drawn is kept in {partial}"
+    if not has_draws(partial):
+        kept = f"nothing was drawn yet; what was prepared is in {partial}"
+    return f"interrupted: {kept}. Continue: the same command with --resume."
 
 
 def _sections(found: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:

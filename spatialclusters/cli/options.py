@@ -36,7 +36,9 @@ FitFile = Annotated[
 ]
 Data = Annotated[
     Path,
-    typer.Option("--data", metavar="PANEL", help="Long table, CSV or Parquet, column 'region'."),
+    typer.Option(
+        "--data", metavar="PANEL", help="Long table: CSV, Parquet or Stata, column 'region'."
+    ),
 ]
 Regions = Annotated[
     Path | None,

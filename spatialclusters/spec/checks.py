@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from spatialclusters.errors import listing, suggestion
-from spatialclusters.formula import Call, Formula
+from spatialclusters.errors import SpecError, listing, suggestion
+from spatialclusters.formula import FUNCTIONS, Call, Formula
 from spatialclusters.spec.distributions import Uniform
 
 if TYPE_CHECKING:
@@ -80,11 +81,53 @@ def unknown(got: str, allowed: Iterable[str], what: str) -> str:
 
 def problems(spec: ModelSpec) -> Iterator[str]:
     """Word every disagreement between the tables of a model and its formula."""
-    formula, labels = spec.parsed_formula, spec.covariate_labels
+    formula = spec.parsed_formula
     yield from _table_problems(spec)
     for name in formula.variables:
         if name in RESERVED:
             yield f"formula: got the variable {name!r}; expected no parameter's name. Rename it."
+    found = list(_label_problems(spec))
+    if cause := _misspelled(spec, len(found)):
+        name, meant, left = cause
+        why = "a measure" if meant in MEASURES else "as other tables of the model call it"
+        got = f"formula: got the variable {listing([name])}"
+        yield f"{got}; expected {meant!r}, {why}. Correct its spelling."
+        found = left
+    yield from found
+
+
+def _misspelled(spec: ModelSpec, count: int) -> tuple[str, str, list[str]] | None:
+    """Find one misspelled variable of the formula that explains why labels are not found.
+
+    Returns
+    -------
+    tuple
+        What it is called, what is meant, and the problems that remain; None if there is none.
+        A variable that is a measure is spelled right. Another name than a measure must be
+        meant by two labels: if one label differs, that may be the one that is misspelled.
+    """
+    formula = spec.parsed_formula
+    labels = [spec.roles.convergence or "", *spec.roles.specialization, *spec.zeros]
+    labels += [*spec.expects, *spec.priors]
+    named = {word for label in labels for word in re.findall(r"[A-Za-z_]\w*", label)}
+    meant = sorted({*MEASURES, *named} - {*FUNCTIONS, *RESERVED})
+    for name in formula.variables:
+        if name in MEASURES:
+            continue
+        for near in difflib.get_close_matches(name, [m for m in meant if m != name], n=3):
+            text = re.sub(rf"\b{re.escape(name)}\b", near, spec.formula)
+            try:
+                left = list(_label_problems(spec.model_copy(update={"formula": text})))
+            except SpecError:  # the formula has the other name, too, and both do not fit in
+                continue
+            if count - len(left) >= (1 if near in MEASURES else 2):
+                return name, near, left
+    return None
+
+
+def _label_problems(spec: ModelSpec) -> Iterator[str]:
+    """Word every label in a table that names nothing of the formula."""
+    formula, labels = spec.parsed_formula, spec.covariate_labels
     terms = [str(term) for term in formula.terms]
     chosen = [("convergence", spec.roles.convergence)] if spec.roles.convergence else []
     chosen += [("specialization", label) for label in spec.roles.specialization]

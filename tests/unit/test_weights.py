@@ -461,7 +461,10 @@ def test_align_to_the_same_regions_changes_no_bit():
             ["1", "02"],
             "no row for 1 of 2 regions: '1'.*leading zeros or spaces, such as '1' and '01'",
         ),
-        (["01", "zz"], r"'zz'; expected one for each\. .*1 is not in the data.* Correct.*region_i = region_j with weight 0"),
+        (
+            ["01", "zz"],
+            r"'zz'; expected one for each\. .*1 is not in the data.* Correct.*region_i = region_j with weight 0",
+        ),
         (["01", "01"], "'01' more than once"),
         ([1, 2], "'1', '2' as ids"),
     ],
