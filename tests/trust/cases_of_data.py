@@ -26,8 +26,8 @@ def _table(name, says, data, *words, **more) -> Case:
     return validated("Table", name, says, *words, data=data, **more)
 
 
-def _economy(name, says, data, spec=GROWTH, **more) -> Case:
-    return validated("Table", name, says, data=data, spec=spec, **more)
+def _economy(name, says, data, spec=GROWTH, words=(), **more) -> Case:
+    return validated("Table", name, says, *words, data=data, spec=spec, **more)
 
 
 def _rows(*lines: str) -> str:
@@ -44,8 +44,18 @@ TABLES = [
     _table("no column of regions", "expected an id column 'region'", T.drop(columns="region")),
     _table("the regions in the index of a data frame", "expected an id column", T.set_index("region")),
     _table("a web page", "expected an id column 'region'", "<html><body>404</body></html>\n"),
-    _table("UTF-16", "codec can't decode", T.to_csv(index=False).encode("utf-16")),
-    _table("Latin-1", "codec can't decode", _rows("Zürich,1,2,3").encode("latin-1")),
+    _table("UTF-16", "Save it as UTF-8", T.to_csv(index=False).encode("utf-16")),
+    _table("Latin-1", "Save it as UTF-8", _rows("Zürich,1,2,3").encode("latin-1")),
+    _table("a spreadsheet's CSV file with semicolons and decimal commas", "Sample: 12 rows in 12 regions",
+           T.to_csv(index=False, sep=";", decimal=","), fits=True),
+    _table("the same with points that group thousands", "as 1234 if the sign groups thousands",
+           T.assign(x=["1.234", *map(str, range(2, 13))]).to_csv(index=False, sep=";")),
+    _table("a spreadsheet", "read_excel(", b"PK", panel="panel.xlsx"),
+    _table("a Stata file", "Sample: 12 rows in 12 regions",
+           lambda path: T.to_stata(path, write_index=False), panel="panel.dta", fits=True),
+    _table("a Stata file whose ids are numbers", "tostring region",
+           lambda path: T.assign(region=range(12)).to_stata(path, write_index=False), panel="panel.dta"),
+    _table("a Stata file that ends early", "cannot be read", b"<stata_dta><header>", panel="panel.dta"),
     _table("a quote that is never closed", "EOF inside string", _rows('"a,1,2,3', "b,1,2,3")),
     _table("rows longer than the header", "more values than its header", _rows("a,1,2,3,4", "b,1,2,3,4")),
     _table("one row longer than the others", "Expected 4 fields", _rows("a,1,2,3", "b,1,2,3,4,5")),
@@ -131,6 +141,10 @@ TABLES = [
     _economy("years that are fractions", "years must be whole numbers", _long_years(2000.5)),
     _economy("the year 1e300", "years must be whole numbers", _long_years(1e300)),
     _economy("one year for a model of growth", "expected one of them for growth.to", _long_years(2018)),
+    _economy("years that are dates", "dt.year", _long_years(pd.Timestamp("2018-01-01"))),
+    _economy("other years in the names of columns than in the model",
+             "got 2019 as the end of the period", E.rename(columns={START: "e_2018", END: "e_2019"}),
+             words=("--map", f"{START}=e_2018", "--map", f"{END}=e_2019")),
     _economy("withheld cells without bounds, to be filled", "without an upper bound",
              E.assign(**{START: E[START].where(E["cluster"] != "c0")}), FILLED),
     _economy("a lower bound above the upper", "whose lower bound exceeds the upper",
@@ -168,13 +182,14 @@ SECRET = "region,x,y\n" + "".join(f"{r},{i},{i}\n" for i, r in enumerate(REGIONS
 SHAPES = [
     _regions("regions that touch nobody", "weights without a link",
              G.set_geometry([box(3 * i, 0, 3 * i + 1, 1) for i in range(12)], crs=3857)),
-    _regions("an island", "1 regions without neighbors", _moved(box(90, 90, 91, 91)), fits=True),
+    _regions("an island", "1 region without neighbors", _moved(box(90, 90, 91, 91)), fits=True),
     _regions("two groups of regions that do not meet", "2 components",
              G.set_geometry([s if i < 4 else box(90 + i, 0, 91 + i, 1)
                              for i, s in enumerate(G.geometry)], crs=3857), fits=True),
     _regions("a region of the table without a shape", "got no geometry for 'r11'", G[:11]),
     _regions("shapes for 6, a table for 06", "The ids differ in leading zeros",
              squares([str(i) for i in range(12)]), data=table([f"{i:02d}" for i in range(12)])),
+    _regions("ids in another column", "--map region=EA", G.rename(columns={"region": "EA"})),
     _regions("a region with two shapes", "got 'r00' twice", pd.concat([G, G[:1]])),
     _regions("ids that are numbers", "ids that are not strings", G.assign(region=range(12))),
     _regions("a shape that is missing", "got empty geometry for 'r00'", _moved(None)),
@@ -238,6 +253,8 @@ LINKS = [
     _weights("weights of 1e-320", "of a size that cannot be added up", ring(weight=1e-320)),
     _weights("weights for other regions", "got no row for 12 of 12 regions",
              ring([f"s{r}" for r in REGIONS])),
+    _weights("weights of another geography", "have 24 regions, of which 13 are not in the data",
+             ring([*REGIONS[1:], *(f"z{i}" for i in range(13))])),
     _weights("weights for more regions", "Dropped 1 region that the data lack",
              _edges(*RING.to_numpy(), ("r00", "zz", 1.0), ("zz", "r00", 1.0)), fits=True),
     _weights("weights for 6, a table for 06", "differ only by leading zeros", ring([str(i) for i in range(12)]),
@@ -278,7 +295,7 @@ def _links(name, says, content) -> Case:
 
 LINKAGES = [
     validated("Linkages", "none, where the model needs them", "got no linkage table", data=E, spec=LINKED),
-    _links("of other clusters", "'72 to linked_strength unknown'", "cluster,linked_cluster\nq,w\n"),
+    _links("of other clusters", "0 of 2 clusters of the linkages occur in the table", "cluster,linked_cluster\nq,w\n"),
     _links("of clusters to themselves", "'72 to linked_strength unknown'", "cluster,linked_cluster\nc0,c0\n"),
     _links("a negative weight", "or negative in rows '0'", "cluster,linked_cluster,weight\nc0,c1,-1\n"),
     _links("a weight of 1e308", "too large or negative in rows '0'",

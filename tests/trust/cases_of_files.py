@@ -181,6 +181,8 @@ WORDS = [
     _words("a model that is a path", "or a path ending in .toml", "models", "show", "../../etc/passwd"),
     _words("a model that is a folder", "expected a readable file", "models", "show", "folder.toml",
            folder_toml=lambda path: path.mkdir()),
+    _words("a shipped model with the suffix of a file", "without .toml", "models", "show", "cluster_growth.toml"),
+    _words("a fit into a CSV file", "expected .nc", "fit", "income_convergence", "--data", "x.csv", "-o", "x.csv"),
     _words("a work that is not in the bibliography", "expected a key of references.bib", "cite", "m.toml",
            m_toml='formula = "y ~ x"\ncite = ["Nobody2099"]\n'),
     _words("the output is the fit itself", "got the fit itself", "report", "fit.nc", "-o", "fit.nc", "--force",

@@ -86,6 +86,8 @@ MODELS = [
 ]  # fmt: skip
 
 FORMULAS = [
+    _formula("y ~ ln(x)", "Use log."),
+    _formula("y = x", "Write ~ between the response and the terms"),
     _formula("y ~ x + nothing", "got no variable 'nothing'"),
     _formula("nothing ~ x", "got no variable 'nothing'"),
     _formula("y ~ x + (1 | nothing)", "It is not a dimension to group by"),
