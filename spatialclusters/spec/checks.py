@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -86,8 +87,9 @@ def problems(spec: ModelSpec) -> Iterator[str]:
     for name in formula.variables:
         if name in RESERVED:
             yield f"formula: got the variable {name!r}; expected no parameter's name. Rename it."
-    found = list(_label_problems(spec))
-    if cause := _misspelled(spec, len(found)):
+    # no more than are shown: to look for what was meant takes long among many
+    found = list(itertools.islice(_label_problems(spec), MAX_PROBLEMS + 1))
+    if 0 < len(found) <= MAX_PROBLEMS and (cause := _misspelled(spec, len(found))):
         name, meant, left = cause
         why = "a measure" if meant in MEASURES else "as other tables of the model call it"
         got = f"formula: got the variable {listing([name])}"
@@ -117,7 +119,8 @@ def _misspelled(spec: ModelSpec, count: int) -> tuple[str, str, list[str]] | Non
         for near in difflib.get_close_matches(name, [m for m in meant if m != name], n=3):
             text = re.sub(rf"\b{re.escape(name)}\b", near, spec.formula)
             try:
-                left = list(_label_problems(spec.model_copy(update={"formula": text})))
+                other = spec.model_copy(update={"formula": text})
+                left = list(itertools.islice(_label_problems(other), count))
             except SpecError:  # the formula has the other name, too, and both do not fit in
                 continue
             if count - len(left) >= (1 if near in MEASURES else 2):
