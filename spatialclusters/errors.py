@@ -67,7 +67,7 @@ _MADE: Final[dict[str, tuple[type[SpatialClustersError], str, str]]] = {
         "read_weights(...) of a file, an edge table, or a libpysal Graph or W.",
     ),
     "Fit": (FitError, "a Fit", "Read it first: load_fit('fit.nc')."),
-    "int": (SamplingError, "a whole number (an int)", "Give one, such as 1."),
+    "Integral": (SamplingError, "a whole number (an int)", "Give one, such as 1."),
 }
 """What a type is called, whose fault another one is, and how a value is made, by its name."""
 
@@ -109,11 +109,12 @@ def expect(value: object, kind: type[Any], where: str) -> None:
 
     Examples
     --------
-    >>> expect("two", int, "fit, chains")
+    >>> from numbers import Integral
+    >>> expect("two", Integral, "fit, chains")
     Traceback (most recent call last):
     spatialclusters.errors.SamplingError: fit, chains: got 'two', a str; expected a whole number (an int). ...
     """
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+    if isinstance(value, kind) and not isinstance(value, bool):
         return
     error, expected, remedy = _MADE[kind.__name__]
     got = type(value).__name__

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +84,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, low in (("chains", 1), ("tune", 10), ("draws", 10), ("seed", 0)):
-            expect(getattr(self, name), int, f"sampling, {name}")
+            expect(getattr(self, name), Integral, f"sampling, {name}")
+            object.__setattr__(self, name, int(getattr(self, name)))  # NumPy's too, for JSON
             if getattr(self, name) < low:
                 msg = f"sampling: got {name} = {getattr(self, name)}; expected at least {low}."
                 raise SamplingError(msg)

@@ -518,3 +518,9 @@ def test_an_interruption_before_the_first_draw_promises_no_draws(tmp_path):
     assert "--resume" in commands._interrupted(folder)
     written(written_folder, "", "block-000000.npz")
     assert "what was drawn is kept" in commands._interrupted(folder)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    settings = Settings(seed=np.int64(3), chains=np.int32(2))
+    assert (settings.seed, settings.chains) == (3, 2)
+    assert {type(settings.seed), type(settings.chains)} == {int}
