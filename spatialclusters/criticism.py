@@ -225,7 +225,7 @@ def _loo_checks(loo: Loo | None) -> Iterator[tuple[Any, ...]]:
             "shape, or another scale, than the model says.",
         )
     yield (
-        f"rows whose Pareto k is below {loo.good_k:.2g}",
+        "rows whose Pareto k is low enough for so many draws",
         100.0 * loo.reliable,
         f"{100 * loo.reliable:.1f} %",
         f">= {100 * _RELIABLE:g} %",

@@ -217,6 +217,9 @@ def surface_effects(
     design: Design, group: GroupDesign, value: float | None, normal: np.ndarray
 ) -> np.ndarray:
     """Return effects of scale one that neighbors share, piece by piece, from normals (J, 1)."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)  # for the fields
     field, graph = FIELDS[group.structure], design.graph(group)
     out = np.empty_like(normal)
     for k in range(int(graph.piece.max()) + 1):

@@ -297,6 +297,7 @@ def test_simulated_effects_have_the_covariance_of_the_density(structure):
     from spatialclusters.simulation import surface_effects
 
     eye = np.eye(len(group.levels))
+    jax.config.update("jax_enable_x64", False)  # as in a session that has not fitted anything yet
     root = np.column_stack([surface_effects(design, group, value, e[:, None])[:, 0] for e in eye])
     wanted = covariance(structure, design.graph(group).adjacency.toarray(), value)
     np.testing.assert_allclose(root @ root.T, wanted, rtol=0, atol=1e-9)

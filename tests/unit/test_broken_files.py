@@ -228,4 +228,4 @@ def test_latin_1_in_tables_of_ones_own_is_read_or_refused(tmp_path):
     message = refused(
         partial(read_cell_table, classification="NAICS 2017"), saved(tmp_path, "tidy.csv", tidy)
     )
-    assert "Save it again" in message
+    assert "Save it as UTF-8" in message

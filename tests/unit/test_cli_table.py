@@ -84,7 +84,7 @@ def test_refusals_exit_2_and_write_nothing(saved, capsys, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["there.tex"]
     assert there.read_text() == "before"
     assert run(capsys, saved, "-o", there, "--force").out == f"{there}\n"
-    assert there.read_text().startswith("% \\usepackage{booktabs}")
+    assert there.read_text().startswith("% \\usepackage{booktabs,graphicx}")
 
 
 def test_labels_do_nothing_in_a_terminal(saved, capsys):
