@@ -170,14 +170,12 @@ class Augmentation:
         intercept = int(self.growth.design.intercept)
         b = growth.get("coefficient", np.zeros(0)) * self.growth.design.data["scale"].values
         effects = {g.name: growth[f"effect({g.name})"] for g in self.growth.design.groups}
-        spec, noise = (
-            self.growth.spec,
-            {"sigma": np.full(self.growth.design.n_rows, growth["sigma"])},
-        )
+        spec, design = self.growth.spec, self.growth.design
         if spec.likelihood.scale == "size":
-            noise |= {name: growth[f"size.{name}"] for name in ("share", "power")}
+            noise = {name: growth[f"size.{name}"] for name in ("share", "power")}
+            noise["sigma"] = np.full(design.n_rows, growth["sigma"])
         else:
-            noise["sigma"] = noise_scale(spec, self.growth.design, growth)
+            noise = {"sigma": noise_scale(spec, design, growth)}
         return noise | {
             "standardized": np.concatenate([np.atleast_1d(growth["intercept"])] * intercept + [b]),
             "log_sigma": np.log(growth["sigma"]),

@@ -244,7 +244,8 @@ def _with_empty(table: pl.DataFrame, sources: Collection[str]) -> tuple[pl.DataF
             .join(there.select("region").unique(), on="region", how="semi")
             .join(there.select("industry").unique(), on="industry", how="semi")
         )
-        zeros = [pl.lit(0.0).alias(name) for name in table.columns[3:]]
+        keys = {"region", "industry", "year"}
+        zeros = [pl.lit(0.0).alias(name) for name in table.columns if name not in keys]
         parts.append(
             empty.with_columns(pl.lit(year, table.schema["year"]).alias("year"), *zeros).select(
                 table.columns
