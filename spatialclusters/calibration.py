@@ -70,8 +70,8 @@ class Calibration:
     ess
         Bulk effective sample size of the kept draws, in the same shape.
     runs
-        By data set: ``seconds``, ``diverging`` (transitions) and ``pareto_k`` of the warm start
-        (missing with the full engine).
+        By data set: ``seconds``, ``diverging`` (transitions of NUTS, missing where proposals came
+        from a surrogate) and ``pareto_k`` of the warm start (missing with the full engine).
     draws
         L, the number of draws that each rank is among.
     provenance
@@ -287,7 +287,10 @@ def _one(
     return {
         "dataset": number,
         "seconds": round(time.perf_counter() - started, 3),
-        "diverging": int(sampled.stats["diverging"].sum()),
+        # proposals from a surrogate do not diverge
+        "diverging": int(found.sum())
+        if (found := sampled.stats.get("diverging")) is not None
+        else None,
         "pareto_k": _number(sampled.timings.get("pareto_k", np.nan)),
         "ranks": ranks,
         "ess": ess,
@@ -345,6 +348,8 @@ def _parameters(fit: Fit) -> Iterator[tuple[str, np.ndarray]]:
 
 def _header(spec: ModelSpec, design: Design, seed: int, sampler: RepeatedSampler) -> dict[str, Any]:
     settings = asdict(sampler.settings)
+    named = ["engine", "tune", "target_accept", "max_tree_depth"]
+    named += ["sampler"] if settings["engine"] == "collapsed" else []
     return {
         "format": FORMAT,
         "version": __version__,
@@ -355,7 +360,7 @@ def _header(spec: ModelSpec, design: Design, seed: int, sampler: RepeatedSampler
         "seed": seed,
         "draws": settings["draws"] // sampler.thin,
         "thin": sampler.thin,
-        **{name: settings[name] for name in ("engine", "tune", "target_accept", "max_tree_depth")},
+        **{name: settings[name] for name in named},
     }
 
 
@@ -444,7 +449,7 @@ def _calibration(header: Mapping[str, Any], lines: list[dict[str, Any]]) -> Cali
     return Calibration(
         pd.DataFrame([line["ranks"] for line in lines], index=index),
         pd.DataFrame([line["ess"] for line in lines], index=index, dtype=float),
-        pd.DataFrame(runs, index=index).astype({"pareto_k": float}),
+        pd.DataFrame(runs, index=index).astype({"pareto_k": float, "diverging": float}),
         int(header["draws"]),
         header,
     )

@@ -368,6 +368,8 @@ def build_design(
         data["X_blend"] = (("basis", "obs", "blended"), stacked)
         data.attrs["blended"] = json.dumps(list(blended))
     design = Design(data, aligned)
+    if evaluator.lag is not None:
+        vars(design)["lag"] = evaluator.lag  # what the cached property would lay out again
     _check_space(spec, design)
     return design
 

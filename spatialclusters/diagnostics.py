@@ -22,10 +22,12 @@ from spatialclusters.result import Fit
 from spatialclusters.spillovers import has_lags, impacts
 from spatialclusters.summaries import ESS_FAMILY, ESS_HEADLINE, R_HAT, R_HAT_FAMILY
 
-__all__ = ["Check", "check", "short_trajectories"]
+__all__ = ["Check", "by_nuts", "check", "short_trajectories"]
 
 E_BFMI: Final = 0.3
 FAMILY_SHARE: Final = 0.95
+ACCEPTED: Final = 0.4
+"""Below this a chain that proposes from a surrogate stands still most of the time."""
 MCSE: Final = 0.05
 """Largest Monte Carlo error of a reported number, in its posterior standard deviations."""
 
@@ -74,7 +76,8 @@ def check(fit: Fit) -> Check:
     half-lives, are judged on the change they come from. Families (effects, and convergence and
     specialization by group) need ESS of at least 400, each R-hat below 1.05 and 95 % of them below
     1.01. No divergence; E-BFMI above 0.3; no chain at the maximum tree depth in more than 1 % of
-    its draws. With the collapsed engine the Pareto k of the warm start is shown as well (see
+    its draws. Where proposals came from a surrogate, at least 40 % of them accepted instead. With
+    the collapsed engine the Pareto k of the warm start is shown as well (see
     :func:`spatialclusters.collapsed.mode.importance`): below 0.5 trajectories are three steps
     long and their depth is not judged; a large one means that only NUTS can be believed. Of
     estimated weights it is said whether the data know them: that is no fault of the sampling.
@@ -201,6 +204,17 @@ def _family(name: str, frame: pd.DataFrame, more: str) -> Iterator[tuple[Any, ..
 
 def _sampler_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
     stats = fit.sample_stats
+    if not by_nuts(fit):
+        rate = float(stats["acceptance_rate"].mean(dim="draw").min())
+        yield (
+            "proposals accepted, smallest share of the chains",
+            100.0 * rate,
+            f"{rate:.0%}",
+            f">= {ACCEPTED:.0%}",
+            rate >= ACCEPTED,
+            'The surrogate is another shape than the posterior: use sampler "nuts".',
+        )
+        return
     divergences = int(stats["diverging"].sum())
     yield (
         "divergent transitions",
@@ -237,8 +251,13 @@ def _sampler_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
     )
 
 
+def by_nuts(fit: Fit) -> bool:
+    """Tell whether NUTS drew it; otherwise proposals came from a surrogate."""
+    return "n_steps" in fit.sample_stats
+
+
 def short_trajectories(fit: Fit) -> bool:
-    """Tell whether a good warm start made trajectories short."""
+    """Tell whether a good warm start made trajectories of NUTS short, or needed none."""
     k = fit.provenance["timings"].get("pareto_k")
     return k is not None and k < PARETO_GOOD
 

@@ -123,7 +123,7 @@ def read_program(folder: Path) -> Exported:
 
     def first(key: Any) -> list[Any]:
         z = start(key)
-        return init(key, *z, *gradient(*z, *data))
+        return init(key, *z, *gradient(*z, *data), *data)
 
     return Exported(
         first,

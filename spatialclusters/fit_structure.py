@@ -18,7 +18,11 @@ from spatialclusters.weights import Weights
 
 __all__ = ["check_structure", "dimensions"]
 
-_STATISTICS: Final = ("diverging", "energy", "n_steps", "tree_depth")
+_STATISTICS: Final = {
+    "NUTS": frozenset(("diverging", "energy", "n_steps", "tree_depth")),
+    "proposals": frozenset(("acceptance_rate",)),
+}
+"""What the checks of the sampling need of either kind."""
 _Numbers = float | list[float]
 
 
@@ -133,7 +137,8 @@ def check_structure(tree: xr.DataTree) -> None:
             _check_draws(tree[name].to_dataset(), known, posterior.sizes)
     for stat, values in (stats := tree["sample_stats"].to_dataset()).items():
         _shape(values, ("chain", "draw"), posterior.sizes, "bfiu", str(stat))
-    _expect({*_STATISTICS} <= {*stats}, "not every statistic of the sampler")
+    recorded = _STATISTICS["NUTS" if "n_steps" in stats else "proposals"]
+    _expect(recorded <= {*stats}, "not every statistic of the sampler")
 
 
 def _read[Part: BaseModel](kind: type[Part], text: str, what: str) -> Part:

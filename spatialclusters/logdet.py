@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -42,6 +43,8 @@ _TOLERANCE: Final = 1e-11  # what the degree of an interpolation is chosen for
 _AGREEMENT: Final = 1e-10  # relative: what a total must reach
 _ROUNDING: Final = 1e-12  # relative: what differs by less is equal
 _ORDERS: Final = 6
+_REMEMBERED: Final = 4  # matrices
+_BLOCK: Final = 1 << 16  # numbers that are computed at once: half a megabyte
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +107,8 @@ def spectrum(W: sparse.csr_array) -> Spectrum:
 
     The eigenvalues of W are those of its strongly connected components. They are real if
     :math:`d_i w_{ij} = d_j w_{ji}` for some d > 0, as where rows of a symmetric matrix were
-    standardized (Ord 1975): the numbers are checked for that.
+    standardized (Ord 1975): the numbers are checked for that. The last few matrices are
+    remembered: models that are compared share their W.
 
     Raises
     ------
@@ -122,6 +126,21 @@ def spectrum(W: sparse.csr_array) -> Spectrum:
     (-1.0, 1.0, [-1.0, 1.0])
     """
     matrix = _checked(W)
+    numbers = (part.tobytes() for part in (matrix.data, matrix.indices, matrix.indptr))
+    return _analyzed(_Key((EXACT, *numbers), matrix))
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A matrix as an argument that is remembered: equal to another with the same numbers."""
+
+    content: tuple[int | bytes, ...]
+    matrix: sparse.csr_array = field(compare=False)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _analyzed(key: _Key) -> Spectrum:
+    matrix = key.matrix
     labels = csgraph.connected_components(matrix, connection="strong")[1]
     # stable: the columns of a component stay sorted
     sizes, order = np.bincount(labels), np.argsort(labels, kind="stable")
@@ -161,8 +180,11 @@ def log_determinant(spectrum: Spectrum, rho: Any, xp: Any = np) -> Any:
     """
     re, im = spectrum.eigenvalues.real, spectrum.eigenvalues.imag
     rho = _inside(spectrum, rho, xp)
-    # one rho after the other: an array (draws, n) may not fit into memory
-    value = xp.vectorize(lambda r: xp.sum(xp.log((1 - r * re) ** 2 + (r * im) ** 2)) / 2)(rho)
+
+    def exact(r: Any) -> Any:
+        return xp.sum(xp.log((1 - r * re) ** 2 + (r * im) ** 2), axis=-1) / 2
+
+    value = _at_each(exact, rho, len(re), xp)
     if not spectrum.coefficients.size:
         return value
     return value + chebval(xp.arctanh(rho * spectrum.radius) / _HALF, spectrum.coefficients)
@@ -181,9 +203,9 @@ def trace_lag(spectrum: Spectrum, rho: Any, xp: Any = np) -> Any:
     square, rho = re**2 + im**2, _inside(spectrum, rho, xp)
 
     def exact(r: Any) -> Any:
-        return xp.sum((re - r * square) / ((1 - r * re) ** 2 + (r * im) ** 2))
+        return xp.sum((re - r * square) / ((1 - r * re) ** 2 + (r * im) ** 2), axis=-1)
 
-    value = xp.vectorize(exact)(rho)
+    value = _at_each(exact, rho, len(re), xp)
     if not spectrum.coefficients.size:
         return value
     scaled = rho * spectrum.radius
@@ -364,6 +386,16 @@ def _inside(spectrum: Spectrum, rho: Any, xp: Any) -> Any:
     return xp.where((rho > spectrum.lower) & (rho < spectrum.upper), rho, xp.nan)
 
 
+def _at_each(function: Any, rho: Any, terms: int, xp: Any) -> Any:
+    """Return sums over ``terms`` numbers, of a function of rho, at every rho."""
+    if xp is not np:
+        return xp.vectorize(function)(rho)
+    flat = np.ravel(rho)
+    # an array (draws, n) may not fit into memory: some rows of it at a time do
+    pieces = np.array_split(flat, math.ceil(flat.size * terms / _BLOCK) or 1)
+    return np.concatenate([function(piece[:, None]) for piece in pieces]).reshape(np.shape(rho))
+
+
 def _similar(block: sparse.csr_array) -> tuple[sparse.csr_array, bool]:
     r"""Return :math:`D^{1/2} W D^{-1/2} = (\sqrt{w_{ij}w_{ji}})` if symmetric for some D, else W."""
     back, pattern = block.T.tocsr(), (block.indices, block.indptr)
@@ -394,11 +426,15 @@ def _perron(block: sparse.csr_array, similar: sparse.csr_array) -> float:
     return float(root[0].real)
 
 
-def _factored(W: sparse.csr_array, rho: float) -> Any:
+def _factored(W: sparse.csr_array, rho: float, ordering: str = "MMD_AT_PLUS_A") -> Any:
     """Factor I - rho W: an H-matrix if |rho| < 1/r, with positive pivots on the diagonal."""
-    matrix = (sparse.eye_array(W.shape[0]) - rho * W).tocsc()
-    symmetric = {"SymmetricMode": True}
-    return splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=symmetric)
+    return splu(
+        (sparse.eye_array(W.shape[0]) - rho * W).tocsc(),
+        permc_spec=ordering,
+        diag_pivot_thresh=0.0,
+        panel_size=1,  # factors of maps are too sparse for wider panels to pay
+        options={"SymmetricMode": True},
+    )
 
 
 def _degree(accuracy: float, strip: float, half: float) -> int:
@@ -417,8 +453,12 @@ def _chebyshev(function: Any, degree: int) -> tuple[NDArray[np.float64], ...]:
 def _interpolated(
     W: sparse.csr_array, radius: float, strip: float
 ) -> tuple[NDArray[np.float64], float]:
+    # the order of elimination depends on the links alone: it is found once for all rho
+    order = np.argsort(_factored(W, 0.5 / radius).perm_c)
+    ordered = W[order][:, order]
+
     def exact(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        factors = (_factored(W, rho) for rho in np.tanh(_HALF * x) / radius)
+        factors = (_factored(ordered, rho, "NATURAL") for rho in np.tanh(_HALF * x) / radius)
         return np.array([np.log(each.U.diagonal()).sum() for each in factors])
 
     # coefficients are at most 4n times the fall

@@ -27,7 +27,8 @@ from spatialclusters.exported import (
     write_data,
 )
 from spatialclusters.files import write_arrays
-from spatialclusters.program import Target, build_target, gradient_of, make_program
+from spatialclusters.kernels import make_program
+from spatialclusters.program import Target, build_target, gradient_of
 from spatialclusters.spec import ModelSpec, parse_spec
 from spatialclusters.weights import Weights
 
@@ -54,27 +55,23 @@ def prepare(folder: Path) -> None:
     z = jax.eval_shape(target.start, key)
     data = target.prepare(design.y, None)
     export_function(program_folder, "gradient", gradient_of(target), z, data)
-    warm = _warm_start(target, program_folder, design.y, settings["seed"])
+    warm = _warm_start(target, program_folder, design.y, settings)
     if warm is not None:
         data = target.prepare(design.y, warm)
-        found |= warm._asdict()
+        found["pareto_k"] = warm.pareto_k
     program = make_program(target, settings, warm)
     energy = jax.eval_shape(program.gradient, z, data)
-    state = jax.eval_shape(program.init, key, z, *energy)
+    state = jax.eval_shape(program.init, key, z, *energy, data)
 
     def steps(state: Any, data: Any) -> Any:
-        def one(state: Any, _: None) -> tuple[Any, Any]:
-            state = program.step(state, data)
-            return state, state
-
-        return jax.lax.scan(one, state, length=BLOCK)[1]
+        return program.steps(state, data, BLOCK)
 
     def record(states: Any, key: Any, data: Any) -> dict[str, Any]:
         # one state after the other: what recovering one takes may be large
         return dict(jax.lax.map(lambda state: program.record(state, key, data), states))
 
     export_function(program_folder, "start", program.start, key)
-    export_function(program_folder, "init", program.init, key, z, *energy)
+    export_function(program_folder, "init", program.init, key, z, *energy, data)
     export_function(program_folder, "steps", steps, state, data)
     states = jax.eval_shape(steps, state, data)
     export_function(program_folder, "record", record, states, key, data)
@@ -85,7 +82,9 @@ def prepare(folder: Path) -> None:
     write_arrays(folder / PREPARED, found | {"cpu seconds": np.array(time.process_time())})
 
 
-def _warm_start(target: Target, folder: Path, y: np.ndarray, seed: int) -> WarmStart | None:
+def _warm_start(
+    target: Target, folder: Path, y: np.ndarray, settings: dict[str, Any]
+) -> WarmStart | None:
     """Find the mode with the very function that the chains start from: it compiles once."""
     import jax
 
@@ -97,7 +96,7 @@ def _warm_start(target: Target, folder: Path, y: np.ndarray, seed: int) -> WarmS
         energy, slope = loaded(jax.numpy.asarray(z), *jax.tree_util.tree_leaves(data))
         return energy, slope
 
-    return target.warm_up(gradient, y, seed)
+    return target.warm_up(gradient, y, settings["seed"], surrogate=settings["sampler"] != "nuts")
 
 
 def _read_job(folder: Path) -> tuple[dict[str, Any], ModelSpec, Design]:

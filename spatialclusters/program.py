@@ -1,4 +1,4 @@
-"""What is sampled, as functions of arrays: NUTS on JAX for either engine.
+"""What is sampled, as functions of arrays, for either engine.
 
 The *full* engine moves over every parameter and effect. The *collapsed* engine moves
 over the hyperparameters in coordinates in which their posterior is about standard
@@ -24,22 +24,10 @@ from spatialclusters.spec import ModelSpec
 if TYPE_CHECKING:
     from spatialclusters.collapsed.layout import Problem
 
-__all__ = ["Program", "Target", "build_target", "gradient_of", "make_program"]
-
-WARM_UP_DEPTH: Final = 7
-"""At most 127 leapfrog steps an iteration while tuning."""
+__all__ = ["Target", "build_target", "gradient_of"]
 
 PARETO_DRAWS: Final = 400
 """Proposals behind the Pareto k of the warm start."""
-
-SHORT_DEPTH: Final = 2
-"""In coordinates that are about standard normal, three long steps cross the posterior:
-half the cost of a whole turn, and better tails (seven steps of half the length make
-means antithetic and leave squares behind)."""
-
-SHORT_ACCEPT: Final = {1: 0.85, 4: 0.75, 8: 0.55}
-"""Acceptance that such trajectories aim at, from so many dimensions on: in a few dimensions
-a low rate means steps at the limit of stability."""
 
 _DROPPED = ("raw(", "root(", "fixed(", "nu - 2", "noise")
 
@@ -61,8 +49,9 @@ class Target:
         (z, key, data) to what is recorded: ``posterior NAME``, ``stat NAME``, and for
         the collapsed engine ``mean NAME`` and ``variance NAME``.
     warm_up
-        (gradient of the potential, y, seed) to a warm start, with such a design as well; the
-        potential at many points, as ``energies``, saves time; None for the full engine.
+        (gradient of the potential, y, seed) to a warm start, with such a design as well;
+        ``gradients``, the same at many points, saves time, and with ``surrogate`` one is looked
+        for; None for the full engine.
     """
 
     prepare: Callable[..., Any]
@@ -70,36 +59,6 @@ class Target:
     start: Callable[[Any], Any]
     values: Callable[[Any, Any, Any], dict[str, Any]]
     warm_up: Callable[..., WarmStart] | None = None
-
-
-@dataclass(frozen=True)
-class Program:
-    """A sampler of one target; the data are an argument, not a constant.
-
-    Attributes
-    ----------
-    gradient
-        (z, data) to the potential energy and its gradient.
-    start
-        key to the first z.
-    init
-        (key, z, energy, gradient) to the first state, before any tuning.
-    step
-        (state, data) to the next state; tunes while ``state.i`` is below ``tune``.
-    record
-        (state, key, data) to what is kept of a state.
-    """
-
-    gradient: Callable[[Any, Any], Any]
-    start: Callable[[Any], Any]
-    init: Callable[[Any, Any, Any, Any], Any]
-    step: Callable[[Any, Any], Any]
-    record: Callable[[Any, Any, Any], dict[str, Any]]
-
-    def first(self, key: Any, data: Any) -> Any:
-        """Return the first state of the chain with this key."""
-        z = self.start(key)
-        return self.init(key, z, *self.gradient(z, data))
 
 
 def build_target(
@@ -130,94 +89,12 @@ def gradient_of(target: Target) -> Callable[[Any, Any], Any]:
     return jax.value_and_grad(target.potential)  # type: ignore[no-any-return]
 
 
-def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | None) -> Program:
-    """Compile NUTS for a target.
-
-    With a good warm start only the step size is tuned; otherwise the mass matrix is too,
-    a dense one where there was a warm start.
-
-    Parameters
-    ----------
-    settings
-        ``tune``, ``target_accept``, ``max_tree_depth``; the last two do not hold after a
-        good warm start.
-    """
-    import jax
-
-    def kernel(potential: Callable[[Any], Any]) -> Any:
-        from numpyro.infer import NUTS
-
-        if warm is not None and warm.good:
-            return NUTS(
-                potential_fn=potential,
-                target_accept_prob=max(
-                    (d, rate) for d, rate in SHORT_ACCEPT.items() if d <= max(1, len(warm.mode))
-                )[1],
-                max_tree_depth=SHORT_DEPTH,
-                adapt_mass_matrix=False,
-            )
-        return NUTS(
-            potential_fn=potential,
-            target_accept_prob=settings["target_accept"],
-            # far from the typical set long trajectories are wasted: cut them while tuning
-            max_tree_depth=(WARM_UP_DEPTH, settings["max_tree_depth"]),
-            dense_mass=warm is not None,
-        )
-
-    def init(key: Any, z: Any, energy: Any, gradient: Any) -> Any:
-        _, run_key = jax.random.split(key)
-        # the density is compiled elsewhere already: numpyro gets a stand-in for it
-        state = kernel(_stand_in).init(run_key, settings["tune"], z, (), {})
-        return state._replace(potential_energy=energy, z_grad=gradient)
-
-    def step(state: Any, data: Any) -> Any:
-        fresh = kernel(lambda z: target.potential(z, data))
-        # numpyro sets the sampler up in init; its state is not used and compiles to nothing
-        fresh.init(state.rng_key, settings["tune"], state.z, (), {})
-        return fresh.sample(state, (), {})
-
-    def record(state: Any, key: Any, data: Any) -> dict[str, Any]:
-        # a state's place in its chain makes its key, so blocks of any length draw the same
-        values = target.values(state.z, jax.random.fold_in(key, state.i), data)
-        # what the target knows better holds: its lp does not depend on its coordinates
-        return _statistics(state) | values
-
-    return Program(
-        jax.jit(gradient_of(target)),
-        jax.jit(lambda key: target.start(jax.random.split(key)[0])),
-        jax.jit(init),
-        jax.jit(step),
-        jax.jit(record),
-    )
-
-
-def _stand_in(z: Any) -> Any:
-    import jax
-
-    return sum(0.5 * (leaf**2).sum() for leaf in jax.tree_util.tree_leaves(z))
-
-
-def _statistics(state: Any) -> dict[str, Any]:
-    import jax.numpy as jnp
-
-    stats = {
-        "acceptance_rate": state.accept_prob,
-        "diverging": state.diverging,
-        "energy": state.energy,
-        "n_steps": state.num_steps,
-        "tree_depth": jnp.ceil(jnp.log2(state.num_steps + 1.0)).astype(int),
-        "step_size": state.adapt_state.step_size,
-        "lp": -state.potential_energy,
-    }
-    return {f"stat {name}": value for name, value in stats.items()}
-
-
 def _full(spec: ModelSpec, design: Design, jitter: float) -> Target:
     import jax
 
     model = build_model(spec, design)
     names = [variable.name for variable in model.value_vars]
-    origin = {n: jax.numpy.asarray(x, dtype=float) for n, x in model.initial_point().items()}
+    origin = {n: jax.device_put(x) for n, x in _first_point(model).items()}
     kept = _recorded_variables(model)
     likelihood = [p for p in model.potentials if p.name == LIKELIHOOD]
     stated = [p for p in model.potentials if not p.name.startswith(("jacobian", LIKELIHOOD))]
@@ -320,7 +197,8 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
         if roomy:
             sums, sizes = padded(sums), np.pad(sizes, (0, SIZE_CLASSES - len(sizes)))
         data = (sums, warm or WarmStart.identity(len(origin)), sizes)
-        return jax.tree_util.tree_map(jax.numpy.asarray, data)
+        # asarray would compile a program for every shape
+        return jax.device_put(data)
 
     def potential(z: Any, data: Any) -> Any:
         sums, warm, sizes = data
@@ -336,14 +214,13 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
         seed: int,
         other: Design | None = None,
         *,
-        energies: Callable[[Any, Any], Any] | None = None,
+        gradients: Callable[[Any, Any], Any] | None = None,
+        surrogate: bool = False,
     ) -> WarmStart:
         sums, _, sizes = prepare(y, None, other)
 
         def along(function: Callable[[Any, Any], Any]) -> Callable[[Any, WarmStart], Any]:
-            return lambda z, warm: function(
-                z, (sums, jax.tree_util.tree_map(jax.numpy.asarray, warm), sizes)
-            )
+            return lambda z, warm: function(z, (sums, warm, sizes))
 
         return find_warm_start(
             along(gradient),
@@ -351,7 +228,8 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
             logarithms,
             draws=PARETO_DRAWS,
             seed=seed,
-            energies=None if energies is None else along(energies),
+            gradients=None if gradients is None else along(gradients),
+            surrogate=surrogate,
         )
 
     def start(key: Any) -> Any:
@@ -376,11 +254,28 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
     return Target(prepare, potential, start, values, warm_up)
 
 
+def _first_point(model: Any) -> dict[str, np.ndarray]:
+    """Return ``model.initial_point()`` without compiling a function for it."""
+    import pytensor
+    from pymc.initial_point import make_initial_point_expression
+    from pytensor.compile.mode import Mode
+
+    outputs = make_initial_point_expression(
+        free_rvs=model.free_RVs,
+        rvs_to_transforms=model.rvs_to_transforms,
+        initval_strategies=model.rvs_to_initial_values,
+        return_transformed=True,
+    )
+    found = pytensor.function([], outputs, mode=Mode(linker="py", optimizer=None))()
+    names = [model.rvs_to_values[variable].name for variable in model.free_RVs]
+    return {n: np.asarray(x, dtype=float) for n, x in zip(names, found, strict=True)}
+
+
 def _logarithms(model: Any) -> np.ndarray:
     """Tell which coordinates of a model's vector are logarithms."""
     from pymc.distributions.transforms import LogTransform
 
-    point, out = model.initial_point(), [np.empty(0, dtype=bool)]
+    point, out = _first_point(model), [np.empty(0, dtype=bool)]
     for variable in model.value_vars:
         transform = model.rvs_to_transforms[model.values_to_rvs[variable]]
         kind = isinstance(transform, LogTransform)
@@ -410,8 +305,8 @@ def _on_a_vector(
 
     A second argument are the model's :data:`LOG_SIZE`, if it has them.
     """
-    point = model.initial_point()
-    starts = [np.asarray(point[v.name], dtype=float) for v in model.value_vars]
+    point = _first_point(model)
+    starts = [point[v.name] for v in model.value_vars]
     ends = np.cumsum([0, *(start.size for start in starts)])
     inputs, opened = list(model.value_vars), list(outputs)
     if sized := LOG_SIZE in model.named_vars:

@@ -1,8 +1,8 @@
-"""Many data sets of one structure by one compiled sampler, in this process.
+"""Many data sets, or many chains, by one compiled sampler in this process.
 
-:func:`spatialclusters.fit` starts a process per chain and compiles for its data. Here what is
-compiled depends on the model and on the structure of the design alone; responses, and the
-covariates of further designs, are its arguments.
+:mod:`spatialclusters.sampling` starts a process per chain, which pays where a draw takes
+milliseconds. Here what is compiled depends on the model and on the structure of the design alone;
+responses, and the covariates of further designs, are its arguments.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,11 +20,17 @@ from spatialclusters.collapsed.mode import WarmStart
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
 from spatialclusters.exported import chain_key
-from spatialclusters.program import Program, Target, build_target, gradient_of, make_program
+from spatialclusters.kernels import Program, make_program
+from spatialclusters.program import Target, build_target, gradient_of
 from spatialclusters.sampling import Sampled, Settings
 from spatialclusters.spec import ModelSpec
 
-__all__ = ["RepeatedSampler"]
+__all__ = ["RepeatedSampler", "is_small", "sample_here"]
+
+SMALL_EFFECTS: Final = 100
+SMALL_ROWS: Final = 10_000
+SMALL_LENGTH: Final = 100_000
+"""Effects, rows, and iterations of all chains up to which sampling takes a few seconds at most."""
 
 
 class RepeatedSampler:
@@ -75,7 +81,7 @@ class RepeatedSampler:
         self.spec, self.design, self.settings, self.thin = spec, design, settings, thin
         options = asdict(settings)
         self.target = target or build_target(spec, design, options, other_sizes=True)
-        self._chains: dict[bool, Callable[[Any, Any], dict[str, Any]]] = {}
+        self._chains: dict[tuple[bool, bool], Callable[[Any, Any], dict[str, Any]]] = {}
 
     def sample(
         self, data: Design | np.ndarray | None = None, *, seed: int, chain: int = 0
@@ -110,19 +116,15 @@ class RepeatedSampler:
         key, extra = chain_key(seed, chain), () if other is None else (other,)
         warm, timings = None, {}
         if self.target.warm_up is not None:
-            warm = self.target.warm_up(self._gradient, y, seed, *extra, energies=self._energies)
+            warm = self.target.warm_up(
+                self._gradient, y, seed, *extra, gradients=self._gradients,
+                surrogate=self.settings.sampler != "nuts",
+            )  # fmt: skip
             timings["pareto_k"] = float(warm.pareto_k)
         prepared = self.target.prepare(y, warm, *extra)
         recorded = jax.device_get(self._chain(warm)(key, prepared))
-        kinds: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-        for name, values in recorded.items():
-            kind, _, variable = name.partition(" ")
-            kinds[kind][variable] = np.asarray(values)[None]
         timings["wall_seconds"] = time.perf_counter() - started
-        posterior, stats, means, variances = (
-            kinds[kind] for kind in ("posterior", "stat", "mean", "variance")
-        )
-        return Sampled(posterior, stats, means, variances, timings)
+        return _labeled({name: values[None] for name, values in recorded.items()}, timings)
 
     @cached_property
     def _gradient(self) -> Callable[[Any, Any], Any]:
@@ -131,21 +133,23 @@ class RepeatedSampler:
         return jax.jit(gradient_of(self.target))  # type: ignore[no-any-return]
 
     @cached_property
-    def _energies(self) -> Callable[[Any, Any], Any]:
+    def _gradients(self) -> Callable[[Any, Any], Any]:
         import jax
 
-        def energies(points: Any, data: Any) -> Any:
-            return jax.lax.map(lambda z: self.target.potential(z, data), points)
+        gradient = gradient_of(self.target)
 
-        return jax.jit(energies)  # type: ignore[no-any-return]
+        def gradients(points: Any, data: Any) -> Any:
+            return jax.lax.map(lambda z: gradient(z, data), points)
+
+        return jax.jit(gradients)  # type: ignore[no-any-return]
 
     def _chain(self, warm: WarmStart | None) -> Callable[[Any, Any], dict[str, Any]]:
-        """Return the chain that a warm start asks for: there are two, good ones and others."""
-        good = warm is not None and warm.good
-        if good not in self._chains:
+        """Return the chain that a warm start asks for."""
+        kind = warm is not None and warm.good, warm is not None and warm.proposes
+        if kind not in self._chains:
             program = make_program(self.target, asdict(self.settings), warm)
-            self._chains[good] = _whole_chain(program, self.settings, self.thin)
-        return self._chains[good]
+            self._chains[kind] = _whole_chain(program, self.settings, self.thin)
+        return self._chains[kind]
 
     def _response(self, data: Design | np.ndarray | None) -> np.ndarray:
         given = self.design.y if data is None else data.y if isinstance(data, Design) else data
@@ -173,27 +177,91 @@ class RepeatedSampler:
         return Design(self.design.data.assign(values), self.design.weights)
 
 
-def _whole_chain(
-    program: Program, settings: Settings, thin: int
-) -> Callable[[Any, Any], dict[str, Any]]:
+def is_small(design: Design, settings: Settings) -> bool:
+    """Tell whether starting processes would take longer than sampling."""
+    effects = sum(len(group.levels) * len(group.columns) for group in design.groups)
+    return (
+        settings.engine == "collapsed"
+        and settings.sampler != "nuts"
+        and effects <= SMALL_EFFECTS
+        and design.n_rows <= SMALL_ROWS
+        and settings.chains * (settings.tune + settings.draws) <= SMALL_LENGTH
+    )
+
+
+def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled | None:
+    """Run all chains in this process by the collapsed engine, if proposals come from a surrogate.
+
+    Returns
+    -------
+    Sampled or None
+        None where NUTS is needed, which may take long.
+    """
+    import jax
+
+    started, cpu = time.perf_counter(), time.process_time()
+    target = build_target(spec, design, asdict(settings))
+    assert target.warm_up is not None  # the engine is collapsed
+    gradient = jax.jit(gradient_of(target))
+    warm = target.warm_up(gradient, design.y, settings.seed, surrogate=True)
+    if not warm.proposes:
+        return None
+    program = make_program(target, asdict(settings), warm)
+    program = replace(program, gradient=gradient)  # which is compiled already
+    data = target.prepare(design.y, warm)
+    keys = [chain_key(settings.seed, k) for k in range(settings.chains)]
+    chain = _whole_chain(program, settings, 1).lower(keys[0], data).compile()
+    prepared = time.process_time() - cpu
+    recorded, seconds = [], []
+    for key in keys:
+        begun = time.perf_counter(), time.process_time()
+        recorded.append(jax.device_get(chain(key, data)))
+        seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+    timings = {
+        "pareto_k": float(warm.pareto_k),
+        "preparation_cpu_seconds": prepared,
+        "sampling_seconds": [wall for wall, _ in seconds],
+        "cpu_seconds": [spent for _, spent in seconds],
+        "wall_seconds": time.perf_counter() - started,
+    }
+    stacked = {name: np.stack([each[name] for each in recorded]) for name in recorded[0]}
+    return _labeled(stacked, timings)
+
+
+def _labeled(recorded: dict[str, np.ndarray], timings: dict[str, Any]) -> Sampled:
+    """Sort what was recorded, (chain, draw, ...), into its kinds."""
+    kinds: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    for name, values in recorded.items():
+        kind, _, variable = name.partition(" ")
+        kinds[kind][variable] = np.asarray(values)
+    posterior, stats, means, variances = (
+        kinds[kind] for kind in ("posterior", "stat", "mean", "variance")
+    )
+    return Sampled(posterior, stats, means, variances, timings)
+
+
+def _whole_chain(program: Program, settings: Settings, thin: int) -> Any:
     """Return a chain as one compiled function of key and data."""
     import jax
 
     def chain(key: Any, data: Any) -> dict[str, Any]:
-        def one(state: Any, _: None) -> tuple[Any, None]:
-            return program.step(state, data), None
-
-        def kept(state: Any, _: None) -> tuple[Any, Any]:
-            state = jax.lax.scan(one, state, length=thin)[0]
+        def some(state: Any, _: None) -> tuple[Any, Any]:
+            state = jax.tree_util.tree_map(lambda x: x[-1], program.steps(state, data, thin))
             return state, state
 
-        tuned = jax.lax.scan(one, program.first(key, data), length=settings.tune)[0]
-        states = jax.lax.scan(kept, tuned, length=settings.draws // thin)[1]
+        first = program.first(key, data)
+        if thin == 1:
+            states = program.steps(first, data, settings.tune + settings.draws)
+            states = jax.tree_util.tree_map(lambda x: x[settings.tune :], states)
+        else:
+            tuned = program.steps(first, data, settings.tune)
+            tuned = jax.tree_util.tree_map(lambda x: x[-1], tuned)
+            states = jax.lax.scan(some, tuned, length=settings.draws // thin)[1]
         recovery = jax.random.fold_in(key, 2**31 - 1)  # as in a chain of its own process
         # one state after the other: what recovering one takes may be large
         return dict(jax.lax.map(lambda state: program.record(state, recovery, data), states))
 
-    return jax.jit(chain)  # type: ignore[no-any-return]
+    return jax.jit(chain)
 
 
 def _differences(first: Design, other: Design) -> list[str]:

@@ -31,6 +31,7 @@ from spatialclusters.spec import ModelSpec, spec_to_toml
 __all__ = ["SINGLE_THREAD", "Sampled", "Settings", "has_draws", "sample"]
 
 ENGINES: Final = ("collapsed", "full")
+SAMPLERS: Final = ("auto", "nuts")
 _LOG = logging.getLogger(__name__)
 _MEANING: Final = {"design": "sample (data, formula or period)", "version": "package's version"}
 _POLL_SECONDS: Final = 0.2
@@ -71,6 +72,9 @@ class Settings:
     engine
         ``"collapsed"``, hyperparameters only and the rest drawn exactly, or ``"full"``,
         every effect a parameter.
+    sampler
+        ``"nuts"``, or ``"auto"``: the collapsed engine proposes from a surrogate of the posterior
+        where that is close enough (:mod:`spatialclusters.kernels`), and takes NUTS elsewhere.
     """
 
     seed: int
@@ -81,6 +85,7 @@ class Settings:
     target_accept: float = 0.9
     max_tree_depth: int = 10
     jitter: float = 0.5
+    sampler: str = "auto"
 
     def __post_init__(self) -> None:
         for name, low in (("chains", 1), ("tune", 10), ("draws", 10), ("seed", 0)):
@@ -92,9 +97,10 @@ class Settings:
         if self.seed >= 2**63:
             msg = f"sampling: got seed = {self.seed}; expected less than 2**63."
             raise SamplingError(msg)
-        if self.engine not in ENGINES:
-            msg = f"sampling: got engine = {self.engine!r}; expected one of {listing(ENGINES)}."
-            raise SamplingError(msg)
+        for name, allowed in (("engine", ENGINES), ("sampler", SAMPLERS)):
+            if getattr(self, name) not in allowed:
+                got = f"sampling: got {name} = {getattr(self, name)!r}"
+                raise SamplingError(f"{got}; expected one of {listing(allowed)}.")
         if not 0.0 < self.target_accept < 1.0:
             msg = f"sampling: got target_accept = {self.target_accept}; expected between 0 and 1."
             raise SamplingError(msg)

@@ -211,6 +211,7 @@ def fit(
     tune: options.Tune = None,
     chains: options.Chains = 4,
     engine: options.Engine = "auto",
+    sampler: options.Sampler = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     force: options.Force = False,
     verbose: options.Verbose = False,
@@ -229,7 +230,7 @@ def fit(
     try:
         result = sc.fit(
             given.spec, given.panel, given.weights, linkages=linkages, seed=seed, engine=engine,
-            chains=chains, tune=tune, draws=draws, checkpoint=partial, resume=resume, progress=not quiet,
+            sampler=sampler, chains=chains, tune=tune, draws=draws, checkpoint=partial, resume=resume, progress=not quiet,
         )  # fmt: skip
         result.save(output)
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ __all__ = [
     "Regions",
     "Renames",
     "RowStandardize",
+    "Sampler",
     "Settings",
     "Spec",
     "Tune",
@@ -97,6 +98,14 @@ Engine = Annotated[
         "--engine",
         help="collapsed: hyperparameters only, the rest exactly; full: every effect; "
         "auto: collapsed where the model allows it.",
+    ),
+]
+Sampler = Annotated[
+    Literal["auto", "nuts"],
+    typer.Option(
+        "--sampler",
+        help="nuts; auto: proposals from an approximation of the posterior where that is close, "
+        "judged by the exact density, and NUTS elsewhere.",
     ),
 ]
 Chains = Annotated[int, typer.Option("--chains", min=1, help="Number of chains.")]

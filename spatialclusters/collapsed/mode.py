@@ -1,4 +1,4 @@
-"""Where the posterior of the hyperparameters is, and how wide: a warm start for NUTS."""
+"""Where the posterior of the hyperparameters is, how wide, and of what shape: a warm start."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.optimize
+
+from spatialclusters.collapsed.surrogate import (
+    NU,
+    Surrogate,
+    acceptance,
+    fit_surrogate,
+    log_proposal,
+    resampled,
+    surrogate_energy,
+    weighted,
+)
 
 __all__ = [
     "PARETO_GOOD",
@@ -28,6 +39,24 @@ at least 280 effective draws of 1,000 in everything; of the seven above three ha
 
 PARETO_MEANS: Final = 0.7
 """Below this weighted squares have a mean (ratios of a t with 7 degrees of freedom)."""
+
+PARETO_USELESS: Final = 1.0
+"""Above this the ratios have no mean: what there is around the mode tells nothing of the posterior.
+Below it a surrogate is tried; 400 draws leave k uncertain by 0.2, its acceptance by far less."""
+
+ACCEPTED: Final = 0.6
+"""Where proposals from a surrogate are accepted at this rate, no other sampler gives more effective
+draws for the work. Otherwise NUTS is used."""
+
+MOST_DIMENSIONS: Final = 20
+"""A surrogate has some d**3 / 6 coefficients."""
+
+FRESH: Final = 150
+ROUNDS: Final = 2
+"""Points at which the density is evaluated once more where a surrogate has its mass, and how often."""
+
+SMALLEST: Final = 1e-6
+"""Variance under a surrogate, of a direction: below this its mass is in a few draws."""
 
 WIDEST: Final = 3.0
 """Standard deviations are corrected by at most this factor, up or down."""
@@ -57,6 +86,9 @@ class WarmStart(NamedTuple):
         Of the d coordinates; ``side`` is 1 for standard deviations.
     pareto_k
         How far from normal the posterior is in z.
+    surrogate, acceptance
+        The posterior in z as a polynomial, and the rate at which proposals from it would be
+        accepted: NaN where there is none.
     """
 
     mode: Any
@@ -64,16 +96,26 @@ class WarmStart(NamedTuple):
     scale: Any
     side: Any
     pareto_k: Any
+    surrogate: Any
+    acceptance: Any
 
     @classmethod
     def identity(cls, d: int) -> WarmStart:
         """Return coordinates that are the unconstrained hyperparameters themselves."""
-        return cls(np.zeros(d), np.eye(d), np.ones(d), np.zeros(d), np.array(np.nan))
+        nothing = np.array(np.nan)
+        return cls(
+            np.zeros(d), np.eye(d), np.ones(d), np.zeros(d), nothing, Surrogate.empty(d), nothing
+        )
 
     @property
     def good(self) -> bool:
         """Whether NUTS needs no further adaptation in these coordinates."""
         return bool(self.pareto_k < PARETO_GOOD)
+
+    @property
+    def proposes(self) -> bool:
+        """Whether the surrogate is good enough for proposals."""
+        return bool(self.acceptance >= ACCEPTED)
 
 
 def stretch(z: Any, warm: WarmStart) -> tuple[Any, Any]:
@@ -96,8 +138,9 @@ def unstretch(point: np.ndarray, warm: WarmStart) -> np.ndarray:
 
     Examples
     --------
-    >>> warm = WarmStart(np.array([0.5, 2.0]), np.array([[1.0, 0.0], [0.3, 2.0]]),
-    ...                  np.array([1.0, 0.1]), np.array([0.0, 1.0]), np.array(0.1))
+    >>> warm = WarmStart.identity(2)._replace(
+    ...     mode=np.array([0.5, 2.0]), root=np.array([[1.0, 0.0], [0.3, 2.0]]),
+    ...     scale=np.array([1.0, 0.1]), side=np.array([0.0, 1.0]))
     >>> bool(np.allclose(stretch(unstretch(np.array([-1.0, -3.0]), warm), warm)[0], [-1.0, -3.0]))
     True
     """
@@ -117,7 +160,8 @@ def find_warm_start(
     *,
     draws: int,
     seed: int,
-    energies: Callable[[np.ndarray, WarmStart], Any] | None = None,
+    gradients: Callable[[np.ndarray, WarmStart], tuple[Any, Any]] | None = None,
+    surrogate: bool = False,
 ) -> WarmStart:
     """Find the mode, choose coordinates by what is known there, and find it again in them.
 
@@ -131,12 +175,17 @@ def find_warm_start(
         Which coordinates are logarithms, (d,).
     draws, seed
         Of the importance sampling that judges the result.
-    energies
-        Minus the log density at many points, (draws, d); by default one after the other.
+    gradients
+        ``gradient`` at many points, (n, d); by default one after the other.
+    surrogate
+        Look for a surrogate, too, where the posterior is near enough to normal.
     """
-    energies = energies or (
-        lambda points, warm: [float(gradient(point, warm)[0]) for point in points]
-    )
+
+    def one_by_one(points: np.ndarray, warm: WarmStart) -> tuple[np.ndarray, np.ndarray]:
+        found = [gradient(point, warm) for point in points]
+        return np.array([float(e) for e, _ in found]), np.array([np.asarray(g) for _, g in found])
+
+    gradients = gradients or one_by_one
     plain = WarmStart.identity(len(origin))
     first = laplace(lambda x: gradient(x, plain), origin)
     sd = np.sqrt((first.root**2).sum(axis=1))
@@ -146,13 +195,84 @@ def find_warm_start(
     # softplus(u) = 1 / sd
     start = np.where(side == 0.0, first.mode, 1.0 / sd + np.log(-np.expm1(-1.0 / sd)))
     second = laplace(lambda x: gradient(x, shaped), start)
-    z, weights, k = importance(lambda x: energies(x, shaped), second, draws=draws, seed=seed)
+    known: list[tuple[Any, Any]] = []
+
+    def energies(points: np.ndarray) -> Any:
+        known.append(gradients(points, shaped))
+        return known[0][0]
+
+    z, weights, k = importance(energies, second, draws=draws, seed=seed)
+    points, slopes = z, known[0][1] @ second.root
     if k < PARETO_MEANS:
         # curvature at the mode tells little of a skewed posterior's width: weighted draws do
         center = weights @ z
         width = np.clip(np.sqrt(weights @ (z - center) ** 2), 1.0 / WIDEST, WIDEST)
         second = Laplace(second.mode + second.root @ center, second.root * width)
-    return shaped._replace(mode=second.mode, root=second.root, pareto_k=np.array(k))
+        points, slopes = (z - center) / width, slopes * width
+    warm = shaped._replace(mode=second.mode, root=second.root, pareto_k=np.array(k))
+    if not (surrogate and k < PARETO_USELESS and len(origin) <= MOST_DIMENSIONS):
+        return warm
+    better = _shaped(gradients, warm, _Known(points, np.asarray(known[0][0]), slopes), seed=seed)
+    return better if better.proposes else warm._replace(acceptance=better.acceptance)
+
+
+class _Known(NamedTuple):
+    """Points (n, d), minus the log density there (n,), and its gradient (n, d)."""
+
+    points: np.ndarray
+    energies: np.ndarray
+    slopes: np.ndarray
+
+    def extended(self, points: np.ndarray, found: tuple[Any, Any]) -> _Known:
+        return _Known(*(np.concatenate(both) for both in zip(self, (points, *found), strict=True)))
+
+
+def _moved(
+    warm: WarmStart, known: _Known, center: np.ndarray, root: np.ndarray
+) -> tuple[WarmStart, _Known]:
+    """Return coordinates of a given origin and scale, and what is known in them."""
+    inside = scipy.linalg.solve_triangular(root, (known.points - center).T, lower=True).T
+    there = warm._replace(mode=warm.mode + warm.root @ center, root=warm.root @ root)
+    return there, _Known(inside, known.energies, known.slopes @ root)
+
+
+def _shaped(
+    gradients: Callable[[np.ndarray, WarmStart], tuple[Any, Any]],
+    warm: WarmStart,
+    known: _Known,
+    *,
+    seed: int,
+) -> WarmStart:
+    """Fit a surrogate in coordinates in which it has mean zero and unit covariance.
+
+    Where that fails what comes back has no surrogate.
+    """
+    rng, d = np.random.default_rng(seed), len(warm.mode)
+    # a quadratic first: it cannot bend where there are few points
+    normal = fit_surrogate(*known, degree=2)
+    precision = np.zeros((d, d))
+    precision[np.triu_indices(d)] = normal.second[:, 0]
+    precision = precision + precision.T
+    if np.linalg.eigvalsh(precision)[0] <= 0.0:
+        return warm
+    covariance = np.linalg.inv(precision)
+    warm, known = _moved(warm, known, -covariance @ normal.first, np.linalg.cholesky(covariance))
+    fresh = rng.standard_normal((FRESH, d))
+    known = known.extended(fresh, gradients(fresh, warm))
+    rate = 0.0
+    for _ in range(ROUNDS):
+        z, weights = weighted(rng, fit_surrogate(*known))
+        center = weights @ z
+        covariance = (z - center).T @ ((z - center) * weights[:, None])
+        if np.linalg.eigvalsh(covariance)[0] <= SMALLEST:
+            return warm
+        warm, known = _moved(warm, known, center, np.linalg.cholesky(covariance))
+        judged = fit_surrogate(*known)
+        fresh = resampled(rng, judged, FRESH)
+        found = gradients(fresh, warm)
+        rate = acceptance(surrogate_energy(fresh, judged) - np.asarray(found[0]))
+        known = known.extended(fresh, found)
+    return warm._replace(surrogate=fit_surrogate(*known), acceptance=np.array(rate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,10 +344,9 @@ def importance(
     """
     from arviz_stats.base import array_stats
 
-    rng = np.random.default_rng(seed)
-    d, nu = len(approximation.mode), 7.0
-    z = rng.standard_normal((draws, d)) / np.sqrt(rng.chisquare(nu, draws) / nu)[:, None]
-    proposal = -0.5 * (nu + d) * np.log1p((z**2).sum(axis=1) / nu)
+    rng, d = np.random.default_rng(seed), len(approximation.mode)
+    z = rng.standard_normal((draws, d)) / np.sqrt(rng.chisquare(NU, draws) / NU)[:, None]
+    proposal = log_proposal(z)
     points = approximation.mode + z @ approximation.root.T
     # written for leave-one-out, psislw takes the negative of the log ratios
     negative = np.array(potential(points), dtype=float) + proposal

@@ -19,9 +19,10 @@ from spatialclusters.completion.totals import Totals
 from spatialclusters.completion.unknowns import Unknowns
 from spatialclusters.design import Design, build_design
 from spatialclusters.exported import chain_key
+from spatialclusters.kernels import Program, make_program
 from spatialclusters.panel import ABSENT, Panel
 from spatialclusters.parameters import SIZE_GRID, model_priors, size_on_grid, with_size_grid
-from spatialclusters.program import Program, Target, make_program
+from spatialclusters.program import Target
 from spatialclusters.rows import choose_rows
 from spatialclusters.simulation import noise_scale
 from spatialclusters.spec import ModelSpec
@@ -144,7 +145,7 @@ class Augmentation:
             conditions = self.given(growth, level)
             energy, gradient = self.cells.gradient(z, conditions)
             if cells is None:
-                cells = self.cells.init(k3, z, energy, gradient)
+                cells = self.cells.init(k3, z, energy, gradient, conditions)
             cells = self.cells.step(
                 cells._replace(potential_energy=energy, z_grad=gradient), conditions
             )

@@ -13,8 +13,9 @@ from spatialclusters.collapsed.hyperparameters import hyperparameter_model
 from spatialclusters.collapsed.mode import WarmStart, stretch, unstretch
 from spatialclusters.design import Design
 from spatialclusters.exported import chain_key
+from spatialclusters.kernels import Program, make_program
 from spatialclusters.parameters import model_priors
-from spatialclusters.program import Program, Target, build_target, gradient_of, make_program
+from spatialclusters.program import Target, build_target, gradient_of
 from spatialclusters.spec import ModelSpec, Prior, override
 
 __all__ = ["Equation", "log_scale_density"]
@@ -73,7 +74,8 @@ class Equation:
         import jax
 
         z, data = jax.numpy.zeros(len(self.warm.mode)), self._data(self.design)
-        return self.program.init(chain_key(0, 0), z, *self.program.gradient(z, data))
+        energy, slope = self.program.gradient(z, data)
+        return self.program.init(chain_key(0, 0), z, energy, slope, data)
 
     def at(
         self, y: np.ndarray, X: np.ndarray | None = None, size: np.ndarray | None = None

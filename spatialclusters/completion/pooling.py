@@ -99,7 +99,7 @@ def fit_completed(
     if spec.likelihood.scale == "size":  # sigma is the noise at one size, in classes of all panels
         designs = [with_size_grid(design, completed.record["size_grid"]) for design in designs]
     settings = choose_settings(
-        spec, seed=seed, engine="collapsed", chains=chains, tune=tune, draws=draws
+        spec, seed=seed, engine="collapsed", sampler="nuts", chains=chains, tune=tune, draws=draws
     )
     folder = None if checkpoint is None else _checkpoint(Path(checkpoint), spec, designs, settings)
     parts = _sampled(spec, designs, settings, folder, progress=progress)

@@ -26,6 +26,7 @@ import xarray as xr
 
 from spatialclusters.chain import block_files
 from spatialclusters.design import Design
+from spatialclusters.diagnostics import by_nuts
 from spatialclusters.exported import BLOCK
 from spatialclusters.files import read_arrays
 from spatialclusters.parameters import model_priors, pair_labels, sd_names
@@ -361,7 +362,7 @@ def _collapsed_chains(folder: Path) -> None:
             "sampling": total - warm - recovery,
             "recovery": recovery,
         },
-        "divergences": int(fit.sample_stats["diverging"].sum()),
+        "divergences": int(fit.sample_stats["diverging"].sum()) if by_nuts(fit) else 0,
     }
     (folder / "collapsed.json").write_text(json.dumps(spent), encoding="utf-8")
 

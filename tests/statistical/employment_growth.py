@@ -99,7 +99,8 @@ def fitted(name, effect, given):
     cpu = sum(timings["cpu_seconds"]) + timings["preparation_cpu_seconds"]
     numbers = {"effects": effect, "CPU s": cpu} | json.loads(took.read_text())
     stats = fit.sample_stats
-    numbers |= {"leapfrogs a draw": float(stats["n_steps"].mean()), "Pareto k": timings["pareto_k"]}
+    steps = float(stats["n_steps"].mean()) if "n_steps" in stats else "none, proposals"
+    numbers |= {"leapfrogs a draw": steps, "Pareto k": timings["pareto_k"]}
     return fit, numbers
 
 

@@ -222,7 +222,8 @@ def fit_datasets(name: str, datasets: int, seed: int, folder: Path) -> None:
     from arviz_stats.base import array_stats
 
     from spatialclusters.exported import chain_key
-    from spatialclusters.program import build_target, make_program
+    from spatialclusters.kernels import make_program
+    from spatialclusters.program import build_target
 
     file = lines_file(folder, name, seed)
     done = file.read_text().count("\n") if file.exists() else 0
@@ -250,7 +251,7 @@ def fit_datasets(name: str, datasets: int, seed: int, folder: Path) -> None:
                 "dataset": number,
                 "seconds": time.perf_counter() - started,
                 "pareto k": float(warm.pareto_k),
-                "diverging": int(arrays["stat diverging"].sum()),
+                "diverging": int(np.sum(arrays.get("stat diverging", 0))),
                 "truth": {n: float(v) for n, v in known.items()},
                 "mean": {n: float(v.mean()) for n, v in sampled.items()},
                 "rank": {n: float((sampled[n] < known[n]).mean()) for n in known},

@@ -70,7 +70,8 @@ def run(part: int, parts: int, datasets: int, seed: int, folder: Path) -> None:
 
     import spatialclusters as sc
     from spatialclusters.exported import chain_key
-    from spatialclusters.program import build_target, make_program
+    from spatialclusters.kernels import make_program
+    from spatialclusters.program import build_target
     from spatialclusters.simulation import draw_parameters, simulate_response
 
     economy = sc.simulated_economy(seed=1)
@@ -110,7 +111,7 @@ def run(part: int, parts: int, datasets: int, seed: int, folder: Path) -> None:
             known, sampled = quantities(truth, design.terms), quantities(draws, design.terms)
             line = {"dataset": number, "seconds": time.perf_counter() - started}
             line["pareto k"] = float(warm.pareto_k)
-            line["diverging"] = int(arrays["stat diverging"].sum())
+            line["diverging"] = int(np.sum(arrays.get("stat diverging", 0)))
             line["rank"] = {n: float((sampled[n] < known[n]).mean()) for n in known}
             checks = {n: v.reshape(2, -1) for n, v in sampled.items()}  # halves of the chain
             line["ess"] = {n: float(array_stats.ess(v, method="bulk")) for n, v in checks.items()}

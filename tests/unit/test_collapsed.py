@@ -302,9 +302,9 @@ def test_laplace_of_a_normal_is_the_normal_and_pareto_k_tells_a_bad_one():
 def test_stretched_coordinates_have_their_jacobian():
     """Of a standard deviation, a share above and below one half, and a free coordinate."""
     rng = np.random.default_rng(2)
-    warm = WarmStart(
-        rng.normal(size=4), np.tril(rng.normal(size=(4, 4))) + 2.0 * np.eye(4),
-        np.array([0.3, 2.0, 0.5, 1.0]), np.array([1.0, -1.0, 1.0, 0.0]), np.array(0.1),
+    warm = WarmStart.identity(4)._replace(
+        mode=rng.normal(size=4), root=np.tril(rng.normal(size=(4, 4))) + 2.0 * np.eye(4),
+        scale=np.array([0.3, 2.0, 0.5, 1.0]), side=np.array([1.0, -1.0, 1.0, 0.0]),
     )  # fmt: skip
     for z in (rng.normal(size=4), np.full(4, -40.0), np.full(4, 60.0)):
         point, log_jacobian = stretch(z, warm)

@@ -300,7 +300,7 @@ def test_cells_given_parameters_are_quadrature(more: str) -> None:
             z | {"shift": np.zeros(3), "stretch": 0.0}, data
         ),
     )
-    from spatialclusters.program import make_program
+    from spatialclusters.kernels import make_program
 
     program = make_program(frozen, {"tune": 300, "target_accept": 0.8, "max_tree_depth": 6}, None)
     z = {"start": jax.numpy.zeros(1), "end": jax.numpy.zeros(1)}

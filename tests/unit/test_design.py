@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from spatialclusters.columns import within
-from spatialclusters.design import absorbed_groups, build_design
+from spatialclusters.design import Design, absorbed_groups, build_design
 from spatialclusters.errors import PanelError, SpecError, WeightsError
 from spatialclusters.panel import read_panel
 from spatialclusters.spec import parse_spec
@@ -341,6 +341,17 @@ def test_lags_are_taken_within_blocks(kind, blocks, standardize):
             )
         alone += expected.count(0.0)
     assert alone > 2  # isolates within blocks were among them
+
+
+@pytest.mark.parametrize("blocks", ["restandardize", "subset"])
+@pytest.mark.parametrize("table", [section(), by_cluster()], ids=["industries", "clusters"])
+def test_the_lag_of_a_design_is_what_its_data_say(table, blocks):
+    weights = weights_of(sorted(set(table["region"])), 1, True)[1]
+    model = spec("y ~ x + lag(x)", spatial={"blocks": blocks})
+    design = build_design(model, read_panel(table), weights)
+    found, again = design.lag, Design(design.data, design.weights).lag
+    assert found.cell.tolist() == again.cell.tolist()
+    assert found.weights.toarray().tolist() == again.weights.toarray().tolist()
 
 
 def test_a_log_of_a_lag_meets_isolates_within_blocks():

@@ -120,6 +120,14 @@ def test_traces(case):
     np.testing.assert_allclose(trace_lag(found, rho), expected, rtol=TRACE, atol=LOG)
 
 
+def test_many_rho_are_taken_in_pieces(case, monkeypatch):
+    _, W, found, rho = case
+    monkeypatch.setattr(logdet, "_BLOCK", 3 * len(W))
+    for function in (log_determinant, trace_lag):
+        alone = [function(found, each).item() for each in rho]
+        assert function(found, rho.reshape(2, 4)).ravel().tolist() == alone
+
+
 def test_total(case):
     _, W, found, rho = case
     left, right = uniform(-1, 1, len(W)), W.sum(axis=1)
@@ -178,6 +186,24 @@ def test_one_way_links_change_no_eigenvalue():
     np.testing.assert_allclose(
         found, [-1.0, -np.sqrt(0.5), *[0.0] * 30, np.sqrt(0.5), 1.0], atol=LOG
     )
+
+
+def test_equal_matrices_are_analyzed_once(monkeypatch):
+    W = CASES["columbus"]
+    found, half = spectrum(W), spectrum(0.5 * W)
+    assert spectrum(W.copy()) is found
+    np.testing.assert_allclose(half.eigenvalues, found.eigenvalues / 2, atol=LOG)
+    monkeypatch.setattr(logdet, "EXACT", 10)
+    assert spectrum(W).coefficients.size
+
+
+def test_a_matrix_that_was_changed_is_another():
+    W = CASES["knn"].copy()
+    found = spectrum(W)
+    W.data /= 2
+    assert found.matrix.toarray().tolist() == CASES["knn"].toarray().tolist()
+    assert spectrum(W).radius == pytest.approx(0.5)
+    assert spectrum(CASES["knn"]) is found
 
 
 @pytest.mark.parametrize("large", [False, True])

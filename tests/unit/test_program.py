@@ -12,7 +12,8 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp  # noqa: E402
 
 from spatialclusters.exported import chain_key, export_function, load_function  # noqa: E402
-from spatialclusters.program import SHORT_DEPTH, _logarithms, build_target, make_program  # noqa: E402
+from spatialclusters.kernels import SHORT_DEPTH, make_program  # noqa: E402
+from spatialclusters.program import _logarithms, build_target  # noqa: E402
 
 SETTINGS = {
     "engine": "collapsed",

@@ -1,6 +1,6 @@
 """One compiled sampler for many data sets: the same draws as a sampler made for each."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import jax
 import numpy as np
@@ -11,8 +11,9 @@ import spatialclusters as sc
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError
 from spatialclusters.exported import chain_key
+from spatialclusters.kernels import make_program
 from spatialclusters.parameters import size_classes
-from spatialclusters.program import build_target, make_program
+from spatialclusters.program import build_target
 from spatialclusters.repeated import RepeatedSampler
 from spatialclusters.run import choose_settings
 
@@ -49,13 +50,16 @@ def made():
 
 
 @pytest.mark.slow
-def test_the_chain_is_that_of_its_steps(made):
+@pytest.mark.parametrize("kind", ["auto", "nuts"])
+def test_the_chain_is_that_of_its_steps(made, kind):
     """Step by step from Python, with a loop of NumPy's instead of compiled scans."""
-    spec, design, settings, sampler = made
-    options = asdict(settings)
+    spec, design, settings, _ = made
+    settings = replace(settings, sampler=kind)
+    sampler, options = RepeatedSampler(spec, design, settings), asdict(settings)
     target = build_target(spec, design, options)
-    key = chain_key(3, 0)
-    warm = target.warm_up(jax.jit(jax.value_and_grad(target.potential)), design.y, 3)
+    key, gradient = chain_key(3, 0), jax.jit(jax.value_and_grad(target.potential))
+    warm = target.warm_up(gradient, design.y, 3, surrogate=kind == "auto")
+    assert warm.proposes == (kind == "auto")
     program, data = make_program(target, options, warm), target.prepare(design.y, warm)
     state, kept = program.first(key, data), []
     for iteration in range(60):

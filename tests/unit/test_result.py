@@ -65,8 +65,9 @@ def test_dims_and_labels(saved):
     assert fit.posterior["region"].values.tolist() == sorted(fit.design.groups[1].levels)
     assert "a/b" in fit.posterior["region"].values
     assert fit.posterior["coefficient"].dtype == np.float64
-    kind = "conditional" if fit.provenance["engine"] == "full" else "marginal"
-    assert {f"{kind}_log_likelihood", "log_prior", "diverging"} <= set(fit.sample_stats)
+    full = fit.provenance["engine"] == "full"
+    kind, stat = ("conditional", "diverging") if full else ("marginal", "acceptance_rate")
+    assert {f"{kind}_log_likelihood", "log_prior", stat} <= set(fit.sample_stats)
 
 
 def test_effects_work_from_the_file_alone(saved):

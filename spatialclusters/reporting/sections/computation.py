@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from spatialclusters.diagnostics import short_trajectories
+from spatialclusters.diagnostics import by_nuts, short_trajectories
 from spatialclusters.plots import plot_traces
 from spatialclusters.reporting.blocks import Block, Paragraph, Section, Table
 from spatialclusters.reporting.figures import picture
@@ -22,13 +22,10 @@ __all__ = ["computation_section"]
 def computation_section(results: Results) -> Section:
     """Show the checks of the sampling, its settings, timings and versions."""
     fit, verdict = results.fit, results.check
-    known, steps = fit.provenance, fit.sample_stats["n_steps"].values
+    known = fit.provenance
     facts: list[tuple[Shown, ...]] = [
         *((name.replace("_", " "), _fact(value)) for name, value in _settings(fit).items()),
-        (
-            "leapfrog steps a draw",
-            say("{}, at most {}", fixed(steps.mean(), 1), fixed(steps.max(), 0)),
-        ),
+        _moves(fit),
         *((name.replace("_", " "), _timing(value)) for name, value in known["timings"].items()),
         ("sampler", f"{known['sampler']}, {known['engine']} model"),
         ("fitted", known["created"]),
@@ -57,6 +54,15 @@ def computation_section(results: Results) -> Section:
         Table("Versions", ("package", "version"), list(versions.items()), "Versions"),
     ]
     return Section("computation", "Computation", "What it rests on", blocks)
+
+
+def _moves(fit: Fit) -> tuple[Shown, ...]:
+    """Say what a draw took."""
+    if not by_nuts(fit):
+        return "densities a draw", "1, without a gradient"
+    steps = fit.sample_stats["n_steps"].values
+    many = say("{}, at most {}", fixed(steps.mean(), 1), fixed(steps.max(), 0))
+    return "leapfrog steps a draw", many
 
 
 def _levels(fit: Fit) -> set[str]:

@@ -1,0 +1,249 @@
+"""How a target is sampled: NUTS, or proposals from a surrogate that the exact density judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from spatialclusters.collapsed.mode import WarmStart
+from spatialclusters.collapsed.surrogate import NU, log_proposal, surrogate_energy
+from spatialclusters.program import Target, gradient_of
+
+__all__ = ["SHORT_DEPTH", "Program", "make_program"]
+
+WARM_UP_DEPTH: Final = 7
+"""At most 127 leapfrog steps an iteration while tuning."""
+
+SHORT_DEPTH: Final = 2
+"""In coordinates that are about standard normal, three long steps cross the posterior:
+half the cost of a whole turn, and better tails (seven steps of half the length make
+means antithetic and leave squares behind)."""
+
+SHORT_ACCEPT: Final = {1: 0.85, 4: 0.75, 8: 0.55}
+"""Acceptance that such trajectories aim at, from so many dimensions on: in a few dimensions
+a low rate means steps at the limit of stability."""
+
+MOST_MOVES: Final = 32
+"""Moves under the surrogate before a proposal. Of draws from a multivariate t a third to nine in ten
+are accepted there, the fewer the more dimensions there are."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A sampler of one target; the data are an argument, not a constant.
+
+    Attributes
+    ----------
+    gradient
+        (z, data) to the potential energy and its gradient.
+    start
+        key to the first z.
+    init
+        (key, z, energy, gradient, data) to the first state, before any tuning.
+    steps
+        (state, data, n) to the next n states, stacked; tunes while ``state.i`` is below ``tune``.
+    record
+        (state, key, data) to what is kept of a state.
+    """
+
+    gradient: Callable[[Any, Any], Any]
+    start: Callable[[Any], Any]
+    init: Callable[[Any, Any, Any, Any, Any], Any]
+    steps: Callable[[Any, Any, int], Any]
+    record: Callable[[Any, Any, Any], dict[str, Any]]
+
+    def first(self, key: Any, data: Any) -> Any:
+        """Return the first state of the chain with this key."""
+        z = self.start(key)
+        energy, slope = self.gradient(z, data)
+        return self.init(key, z, energy, slope, data)
+
+    def step(self, state: Any, data: Any) -> Any:
+        """Return the next state."""
+        import jax
+
+        return jax.tree_util.tree_map(lambda x: x[0], self.steps(state, data, 1))
+
+
+def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | None) -> Program:
+    """Compile the sampler that a warm start asks for.
+
+    With a surrogate, proposals come from it. Otherwise NUTS: with a good warm start only the step
+    size is tuned, else the mass matrix is too, a dense one where there was a warm start.
+
+    Parameters
+    ----------
+    settings
+        ``tune``, ``target_accept``, ``max_tree_depth``; the last two do not hold after a
+        good warm start.
+    """
+    import jax
+
+    if warm is not None and warm.proposes:
+        start, init, steps, statistics = _proposing(target, len(warm.mode))
+    else:
+        start, init, steps, statistics = _nuts(target, settings, warm)
+
+    def record(state: Any, key: Any, data: Any) -> dict[str, Any]:
+        # a state's place in its chain makes its key, so blocks of any length draw the same
+        values = target.values(state.z, jax.random.fold_in(key, state.i), data)
+        # what the target knows better holds: its lp does not depend on its coordinates
+        return {f"stat {name}": value for name, value in statistics(state).items()} | values
+
+    return Program(
+        jax.jit(gradient_of(target)),
+        jax.jit(start),
+        jax.jit(init),
+        jax.jit(steps, static_argnums=2),
+        jax.jit(record),
+    )
+
+
+def _nuts(target: Target, settings: Mapping[str, Any], warm: WarmStart | None) -> tuple[Any, ...]:
+    import jax
+    import jax.numpy as jnp
+
+    def kernel(potential: Callable[[Any], Any]) -> Any:
+        from numpyro.infer import NUTS
+
+        if warm is not None and warm.good:
+            return NUTS(
+                potential_fn=potential,
+                target_accept_prob=max(
+                    (d, rate) for d, rate in SHORT_ACCEPT.items() if d <= max(1, len(warm.mode))
+                )[1],
+                max_tree_depth=SHORT_DEPTH,
+                adapt_mass_matrix=False,
+            )
+        return NUTS(
+            potential_fn=potential,
+            target_accept_prob=settings["target_accept"],
+            # far from the typical set long trajectories are wasted: cut them while tuning
+            max_tree_depth=(WARM_UP_DEPTH, settings["max_tree_depth"]),
+            dense_mass=warm is not None,
+        )
+
+    def start(key: Any) -> Any:
+        return target.start(jax.random.split(key)[0])
+
+    def init(key: Any, z: Any, energy: Any, gradient: Any, data: Any) -> Any:  # noqa: ARG001
+        _, run_key = jax.random.split(key)
+        # the density is compiled elsewhere already: numpyro gets a stand-in for it
+        state = kernel(_stand_in).init(run_key, settings["tune"], z, (), {})
+        return state._replace(potential_energy=energy, z_grad=gradient)
+
+    def steps(state: Any, data: Any, n: int) -> Any:
+        def one(state: Any, _: None) -> tuple[Any, Any]:
+            fresh = kernel(lambda z: target.potential(z, data))
+            # numpyro sets the sampler up in init; its state is not used and compiles to nothing
+            fresh.init(state.rng_key, settings["tune"], state.z, (), {})
+            state = fresh.sample(state, (), {})
+            return state, state
+
+        return jax.lax.scan(one, state, length=n)[1]
+
+    def statistics(state: Any) -> dict[str, Any]:
+        return {
+            "acceptance_rate": state.accept_prob,
+            "diverging": state.diverging,
+            "energy": state.energy,
+            "n_steps": state.num_steps,
+            "tree_depth": jnp.ceil(jnp.log2(state.num_steps + 1.0)).astype(int),
+            "step_size": state.adapt_state.step_size,
+            "lp": -state.potential_energy,
+        }
+
+    return start, init, steps, statistics
+
+
+def _stand_in(z: Any) -> Any:
+    import jax
+
+    return sum(0.5 * (leaf**2).sum() for leaf in jax.tree_util.tree_leaves(z))
+
+
+class _Proposed(NamedTuple):
+    """A state; ``weight`` is its log weight under the surrogate, ``ratio`` exact to surrogate."""
+
+    i: Any
+    rng_key: Any
+    z: Any
+    potential_energy: Any
+    weight: Any
+    ratio: Any
+    accept_prob: Any
+
+
+def _proposing(target: Target, d: int) -> tuple[Any, ...]:
+    r"""Return a sampler whose proposals are made under a surrogate.
+
+    From the current state some independent proposals of a multivariate t are accepted or rejected
+    under the surrogate s, in turn; where that ends is accepted with probability
+
+    .. math:: \min\Big(1, \frac{p(z')\, s(z)}{p(z)\, s(z')}\Big)
+
+    Moves under s are reversible with respect to s, any number of them, so this leaves the exact
+    density p as it is, whatever the surrogate (Liu 2001, Monte Carlo Strategies in Scientific
+    Computing, section 9.4.3; Christen and Fox 2005, doi:10.1198/106186005X76983). The density is
+    evaluated once for each draw, without a gradient.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    moves = min(2 * d, MOST_MOVES)
+
+    def student(normals: Any) -> Any:
+        return normals[..., :d] / jnp.sqrt((normals[..., d:] ** 2).mean(axis=-1, keepdims=True))
+
+    def start(key: Any) -> Any:
+        return student(jax.random.normal(jax.random.split(key)[0], (d + NU,)))
+
+    def judged(z: Any, data: Any) -> tuple[Any, Any]:
+        energy = surrogate_energy(z, data[1].surrogate)
+        return energy, -energy - log_proposal(z)
+
+    def init(key: Any, z: Any, energy: Any, gradient: Any, data: Any) -> Any:  # noqa: ARG001
+        approximate, weight = judged(z, data)
+        run_key = jax.random.split(key)[1]
+        return _Proposed(
+            jnp.array(0), run_key, z, energy, weight, approximate - energy, jnp.array(1.0)
+        )
+
+    def steps(state: Any, data: Any, n: int) -> Any:
+        # what does not depend on the state is drawn for all steps at once
+        def random(i: Any) -> tuple[Any, Any]:
+            one, other = jax.random.split(jax.random.fold_in(state.rng_key, i))
+            return (
+                jax.random.normal(one, (moves, d + NU)),
+                jnp.log(jax.random.uniform(other, (moves + 1,))),
+            )
+
+        normals, levels = jax.vmap(random)(state.i + jnp.arange(n))
+        z = student(normals)
+        approximate, weights = judged(z, data)
+
+        def one(state: _Proposed, fresh: Any) -> tuple[_Proposed, _Proposed]:
+            z, approximate, weights, levels = fresh
+            at, weight = jnp.array(-1), state.weight
+            for k in range(moves):
+                moved = levels[k] < weights[k] - weight
+                at, weight = jnp.where(moved, k, at), jnp.where(moved, weights[k], weight)
+            proposed = jnp.where(at < 0, state.z, z[at])
+            energy = target.potential(proposed, data)
+            before = state.potential_energy + state.ratio
+            ratio = jnp.where(at < 0, before, approximate[at]) - energy
+            # no number where the density has none: never accepted
+            rate = jnp.minimum(1.0, jnp.nan_to_num(jnp.exp(ratio - state.ratio), nan=0.0))
+            accepted = levels[moves] < jnp.log(rate)
+            new = state._replace(z=proposed, potential_energy=energy, weight=weight, ratio=ratio)
+            kept = jax.tree_util.tree_map(lambda a, b: jnp.where(accepted, a, b), new, state)
+            kept = kept._replace(i=state.i + 1, accept_prob=rate)
+            return kept, kept
+
+        return jax.lax.scan(one, state, (z, approximate, weights, levels))[1]
+
+    def statistics(state: Any) -> dict[str, Any]:
+        return {"acceptance_rate": state.accept_prob, "lp": -state.potential_energy}
+
+    return start, init, steps, statistics
