@@ -256,6 +256,24 @@ def test_recovery_has_the_conditional_moments(seed):
     assert (error <= 5.0 * np.sqrt((np.outer(sd**2, sd**2) + C**2) / n)).all()
 
 
+@pytest.mark.parametrize("seed", [1, 4, 14])
+def test_levels_without_rows_have_zeros(seed):
+    """In blocks, among cells, and under a sum to zero; moments of all others are as ever."""
+    problem, y, theta = random_problem(seed)
+    layout, sums, _ = collapsed(problem, y)
+    found = jax.jit(lambda t: recover(layout, sums, t, jax.random.PRNGKey(0)))(theta)
+    mean, C, at = conditional(problem, y, theta)
+    seen = {f.name: np.bincount(f.codes, minlength=f.n_levels) > 0 for f in problem.factors}
+    for name, effects in found.draw.effects.items():
+        in_dense = name in {f.name for f in layout.outer}
+        assert (np.asarray(effects != 0.0).all(axis=1) == (seen[name] | in_dense)).all()
+    for name, effects in found.mean.effects.items():
+        given = seen[name][:, None]
+        for got, expected in ((effects, mean), (found.variance.effects[name], np.diag(C))):
+            values = np.where(given, np.reshape(expected[at[name]], effects.shape), 0.0)
+            np.testing.assert_allclose(np.where(given, got, 0.0), values, atol=MOMENTS)
+
+
 def test_the_recovery_designs_cover_cells_and_constraints():
     plans = [lay_out(random_problem(seed)[0]) for seed in SEEN]
     assert any(layout.plan.cell is not None and layout.outer for layout in plans)
