@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -68,16 +69,7 @@ def recover(layout: Layout, sums: Mapping[str, Any], theta: Theta, key: Any) -> 
     log_det, rest, factors = factorize(layout.dense_width, *normal[:3])
     blocks = [block.shape[:2] for block in normal.blocks]
     slots = [(len(bucket.blocks), bucket.cells) for bucket in layout.buckets]
-    keys = jax.random.split(key, len(blocks) + 2)
-    noise = [
-        jax.random.normal(k, shape)
-        for k, shape in zip(keys, [(layout.dense_width,), *blocks], strict=False)
-    ]
-    if layout.plan.cell is not None:
-        noise += [
-            jax.random.normal(jax.random.fold_in(keys[-1], k), shape)
-            for k, shape in enumerate(slots)
-        ]
+    noise = _noise(key, [(layout.dense_width,), *blocks, *slots])
     found = _solve(factors, noise[: 1 + len(blocks)], layout.n_columns)
     if layout.plan.outer_first:
         p, end = layout.n_columns, layout.dense_width
@@ -92,6 +84,14 @@ def recover(layout: Layout, sums: Mapping[str, Any], theta: Theta, key: Any) -> 
         _values(layout, found.covariance, {}),
         log_likelihood(layout, theta, normal.log_det + log_det, rest),
     )
+
+
+def _noise(key: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+    """Draw all standard normals at once: each call of the generator takes long to compile."""
+    ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+    drawn = jax.random.normal(key, (ends[-1],))
+    parts = (drawn[i:j] for i, j in itertools.pairwise(ends))
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _solve(factors: Factors, noise: Sequence[Any], p: int) -> _Unknowns:

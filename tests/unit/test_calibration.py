@@ -282,7 +282,8 @@ def test_the_command_writes_judges_and_continues(tmp_path, monkeypatch, capsys):
     frame.drop_duplicates("region").to_csv("panel.csv", index=False)
     (tmp_path / "line.toml").write_text('formula = "y ~ x"')
     words = ["calibrate", "line.toml", "--data", "panel.csv", "-o", "line.jsonl", "--draws", "19"]
-    words += ["--thin", "5", "--tune", "50", "--datasets", "6", "--quiet"]
+    # a seed at which a right sampler passes: at one in a hundred it does not
+    words += ["--thin", "5", "--tune", "50", "--datasets", "6", "--seed", "2", "--quiet"]
     assert main([*words, "--figure", "line.png"]) == 0
     said = capsys.readouterr()
     assert "Calibration: ranks of all 5 quantities are uniform." in said.out
