@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from spatialclusters.collapsed.mode import ACCEPTED as SURROGATE_ACCEPTED
 from spatialclusters.collapsed.mode import PARETO_GOOD
 from spatialclusters.effects import (
     coefficients,
@@ -257,9 +258,12 @@ def by_nuts(fit: Fit) -> bool:
 
 
 def short_trajectories(fit: Fit) -> bool:
-    """Tell whether a good warm start made trajectories of NUTS short, or needed none."""
-    k = fit.provenance["timings"].get("pareto_k")
-    return k is not None and k < PARETO_GOOD
+    """Tell whether a good warm start made trajectories short, or proposals needed none."""
+    known = fit.provenance["timings"]
+    if not by_nuts(fit):
+        return True
+    close = known.get("surrogate_acceptance", 1.0) >= SURROGATE_ACCEPTED
+    return "pareto_k" in known and known["pareto_k"] < PARETO_GOOD and close
 
 
 def _warm_start_check(fit: Fit) -> Iterator[tuple[Any, ...]]:

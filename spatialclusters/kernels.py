@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from spatialclusters.collapsed.mode import WarmStart
 from spatialclusters.collapsed.surrogate import NU, log_proposal, surrogate_energy
+from spatialclusters.exported import BLOCK, chain_key
 from spatialclusters.program import Target, gradient_of
 
-__all__ = ["SHORT_DEPTH", "Program", "make_program"]
+__all__ = ["SHORT_DEPTH", "Program", "Proposed", "agree", "make_program", "mixes"]
 
 WARM_UP_DEPTH: Final = 7
 """At most 127 leapfrog steps an iteration while tuning."""
@@ -27,6 +30,14 @@ a low rate means steps at the limit of stability."""
 MOST_MOVES: Final = 32
 """Moves under the surrogate before a proposal. Of draws from a multivariate t a third to nine in ten
 are accepted there, the fewer the more dimensions there are."""
+
+FAR: Final = 2**30
+PILOTS: Final = 8
+"""Chains with keys from here on, of two blocks, the first for burn-in, must agree where proposals
+come from a surrogate."""
+
+R_HAT_PROPOSED: Final = 1.2
+"""In a thousand coordinates of such chains one is above 1.11 if three proposals in five are accepted."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,31 @@ def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | 
     )
 
 
+def mixes(program: Program, data: Any, seed: int) -> bool:
+    """Tell whether short chains of proposals that start far apart agree.
+
+    The points that judged a surrogate are where it has its mass; chains see where it has none.
+    """
+    runs = []
+    for k in range(PILOTS):
+        states = program.steps(program.first(chain_key(seed, FAR + k), data), data, 2 * BLOCK)
+        runs.append(np.asarray(states.z)[BLOCK:])
+    return agree(np.stack(runs))
+
+
+def agree(draws: np.ndarray) -> bool:
+    """Tell whether chains of proposals, (chain, draw, d), are of one distribution.
+
+    Draws that are nearly independent have an R-hat close to one at once; chains that stand still
+    where the surrogate has no mass have not.
+    """
+    from arviz_stats.base import array_stats
+
+    axes = {"chain_axis": 0, "draw_axis": 1, "method": "rank"}
+    worst = max(float(array_stats.rhat(x, **axes)) for x in np.moveaxis(draws, -1, 0))
+    return worst < R_HAT_PROPOSED
+
+
 def _nuts(target: Target, settings: Mapping[str, Any], warm: WarmStart | None) -> tuple[Any, ...]:
     import jax
     import jax.numpy as jnp
@@ -163,7 +199,7 @@ def _stand_in(z: Any) -> Any:
     return sum(0.5 * (leaf**2).sum() for leaf in jax.tree_util.tree_leaves(z))
 
 
-class _Proposed(NamedTuple):
+class Proposed(NamedTuple):
     """A state; ``weight`` is its log weight under the surrogate, ``ratio`` exact to surrogate."""
 
     i: Any
@@ -205,8 +241,9 @@ def _proposing(target: Target, d: int) -> tuple[Any, ...]:
 
     def init(key: Any, z: Any, energy: Any, gradient: Any, data: Any) -> Any:  # noqa: ARG001
         approximate, weight = judged(z, data)
+        energy = jnp.nan_to_num(energy, nan=jnp.inf, posinf=jnp.inf)  # then any move is accepted
         run_key = jax.random.split(key)[1]
-        return _Proposed(
+        return Proposed(
             jnp.array(0), run_key, z, energy, weight, approximate - energy, jnp.array(1.0)
         )
 
@@ -223,7 +260,7 @@ def _proposing(target: Target, d: int) -> tuple[Any, ...]:
         z = student(normals)
         approximate, weights = judged(z, data)
 
-        def one(state: _Proposed, fresh: Any) -> tuple[_Proposed, _Proposed]:
+        def one(state: Proposed, fresh: Any) -> tuple[Proposed, Proposed]:
             z, approximate, weights, levels = fresh
             at, weight = jnp.array(-1), state.weight
             for k in range(moves):

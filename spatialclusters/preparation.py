@@ -19,6 +19,7 @@ from spatialclusters.design import Design
 from spatialclusters.exported import (
     BLOCK,
     PROGRAM,
+    Exported,
     chain_key,
     export_function,
     is_exported,
@@ -27,7 +28,7 @@ from spatialclusters.exported import (
     write_data,
 )
 from spatialclusters.files import write_arrays
-from spatialclusters.kernels import make_program
+from spatialclusters.kernels import FAR, PILOTS, Proposed, agree, make_program
 from spatialclusters.program import Target, build_target, gradient_of
 from spatialclusters.spec import ModelSpec, parse_spec
 from spatialclusters.weights import Weights
@@ -49,17 +50,32 @@ def prepare(folder: Path) -> None:
 
     settings, spec, design = _read_job(folder)
     target = build_target(spec, design, settings)
-    key, program_folder = chain_key(settings["seed"], 0), folder / PROGRAM
+    program_folder = folder / PROGRAM
     program_folder.mkdir(exist_ok=True)
-    found: dict[str, Any] = {}
-    z = jax.eval_shape(target.start, key)
+    z = jax.eval_shape(target.start, chain_key(settings["seed"], 0))
     data = target.prepare(design.y, None)
     export_function(program_folder, "gradient", gradient_of(target), z, data)
     warm = _warm_start(target, program_folder, design.y, settings)
-    if warm is not None:
-        data = target.prepare(design.y, warm)
-        found["pareto_k"] = warm.pareto_k
-    program = make_program(target, settings, warm)
+    exported = _export(program_folder, target, settings, warm, design.y)
+    if warm is not None and warm.proposes and not _mixes(exported, settings["seed"]):
+        warm = warm._replace(acceptance=np.array(0.0))
+        exported = _export(program_folder, target, settings, warm, design.y)
+    found = {} if warm is None else warm.judgments
+    write_arrays(folder / PREPARED, found | {"cpu seconds": np.array(time.process_time())})
+
+
+def _export(
+    folder: Path, target: Target, settings: dict[str, Any], warm: WarmStart | None, y: np.ndarray
+) -> Exported:
+    """Write all functions but the gradient, and load them.
+
+    Chains that start together would each compile: loading here serves all.
+    """
+    import jax
+
+    program, key = make_program(target, settings, warm), chain_key(settings["seed"], 0)
+    data = target.prepare(y, warm)
+    z = jax.eval_shape(target.start, key)
     energy = jax.eval_shape(program.gradient, z, data)
     state = jax.eval_shape(program.init, key, z, *energy, data)
 
@@ -70,16 +86,26 @@ def prepare(folder: Path) -> None:
         # one state after the other: what recovering one takes may be large
         return dict(jax.lax.map(lambda state: program.record(state, key, data), states))
 
-    export_function(program_folder, "start", program.start, key)
-    export_function(program_folder, "init", program.init, key, z, *energy, data)
-    export_function(program_folder, "steps", steps, state, data)
+    export_function(folder, "start", program.start, key)
+    export_function(folder, "init", program.init, key, z, *energy, data)
+    export_function(folder, "steps", steps, state, data)
     states = jax.eval_shape(steps, state, data)
-    export_function(program_folder, "record", record, states, key, data)
+    export_function(folder, "record", record, states, key, data)
     # a dict's leaves come in the order of its sorted names
-    write_data(program_folder, data, sorted(jax.eval_shape(record, states, key, data)))
-    # chains that start together would each compile: loading here serves all
-    read_program(program_folder)
-    write_arrays(folder / PREPARED, found | {"cpu seconds": np.array(time.process_time())})
+    write_data(folder, data, sorted(jax.eval_shape(record, states, key, data)))
+    return read_program(folder)
+
+
+def _mixes(exported: Exported, seed: int) -> bool:
+    """Do as :func:`spatialclusters.kernels.mixes` does with the functions that are compiled already."""
+    runs = []
+    for k in range(PILOTS):
+        state = exported.first(chain_key(seed, FAR + k))
+        for _ in range(2):
+            states = exported.steps(state)
+            state = [x[-1] for x in states]
+        runs.append(states[Proposed._fields.index("z")])
+    return agree(np.stack(runs))
 
 
 def _warm_start(

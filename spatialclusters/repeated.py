@@ -20,7 +20,7 @@ from spatialclusters.collapsed.mode import WarmStart
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
 from spatialclusters.exported import chain_key
-from spatialclusters.kernels import Program, make_program
+from spatialclusters.kernels import Program, agree, make_program, mixes
 from spatialclusters.program import Target, build_target, gradient_of
 from spatialclusters.sampling import Sampled, Settings
 from spatialclusters.spec import ModelSpec
@@ -81,7 +81,7 @@ class RepeatedSampler:
         self.spec, self.design, self.settings, self.thin = spec, design, settings, thin
         options = asdict(settings)
         self.target = target or build_target(spec, design, options, other_sizes=True)
-        self._chains: dict[tuple[bool, bool], Callable[[Any, Any], dict[str, Any]]] = {}
+        self._chains: dict[tuple[bool, bool], tuple[Program, Any]] = {}
 
     def sample(
         self, data: Design | np.ndarray | None = None, *, seed: int, chain: int = 0
@@ -122,7 +122,12 @@ class RepeatedSampler:
             )  # fmt: skip
             timings["pareto_k"] = float(warm.pareto_k)
         prepared = self.target.prepare(y, warm, *extra)
-        recorded = jax.device_get(self._chain(warm)(key, prepared))
+        program, draw = self._chain(warm)
+        if warm is not None and warm.proposes and not mixes(program, prepared, seed):
+            warm = warm._replace(acceptance=np.array(0.0))
+            prepared = self.target.prepare(y, warm, *extra)
+            program, draw = self._chain(warm)
+        recorded = jax.device_get(draw(key, prepared))
         timings["wall_seconds"] = time.perf_counter() - started
         return _labeled({name: values[None] for name, values in recorded.items()}, timings)
 
@@ -143,12 +148,12 @@ class RepeatedSampler:
 
         return jax.jit(gradients)  # type: ignore[no-any-return]
 
-    def _chain(self, warm: WarmStart | None) -> Callable[[Any, Any], dict[str, Any]]:
-        """Return the chain that a warm start asks for."""
+    def _chain(self, warm: WarmStart | None) -> tuple[Program, Any]:
+        """Return the sampler that a warm start asks for, and a whole chain of it."""
         kind = warm is not None and warm.good, warm is not None and warm.proposes
         if kind not in self._chains:
             program = make_program(self.target, asdict(self.settings), warm)
-            self._chains[kind] = _whole_chain(program, self.settings, self.thin)
+            self._chains[kind] = program, _whole_chain(program, self.settings, self.thin)
         return self._chains[kind]
 
     def _response(self, data: Design | np.ndarray | None) -> np.ndarray:
@@ -195,7 +200,8 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
     Returns
     -------
     Sampled or None
-        None where NUTS is needed, which may take long.
+        None where NUTS is needed, which may take long: there is no good surrogate, or chains that
+        propose from it disagree.
     """
     import jax
 
@@ -218,13 +224,20 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
         recorded.append(jax.device_get(chain(key, data)))
         seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
     timings = {
-        "pareto_k": float(warm.pareto_k),
+        **{name: float(value) for name, value in warm.judgments.items()},
         "preparation_cpu_seconds": prepared,
         "sampling_seconds": [wall for wall, _ in seconds],
         "cpu_seconds": [spent for _, spent in seconds],
         "wall_seconds": time.perf_counter() - started,
     }
     stacked = {name: np.stack([each[name] for each in recorded]) for name in recorded[0]}
+    moved = [
+        values.reshape(*values.shape[:2], -1)
+        for name, values in stacked.items()
+        if name.startswith("posterior ") and not name.startswith("posterior effect(")
+    ]
+    if not agree(np.concatenate(moved, axis=2)):
+        return None
     return _labeled(stacked, timings)
 
 

@@ -346,8 +346,9 @@ def _collect(folder: Path, settings: Settings) -> Sampled:
         timings["recovery_cpu_seconds"].append(recovery)
     found = read_arrays(folder / PREPARED)
     timings["preparation_cpu_seconds"] = float(found["cpu seconds"])
-    if "pareto_k" in found:
-        timings["pareto_k"] = float(found["pareto_k"])
+    for name in ("pareto_k", "surrogate_acceptance"):
+        if name in found:
+            timings[name] = float(found[name])
     stacked = {
         kind: {name: np.stack(chains) for name, chains in values.items()}
         for kind, values in kinds.items()

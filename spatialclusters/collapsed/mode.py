@@ -110,7 +110,13 @@ class WarmStart(NamedTuple):
     @property
     def good(self) -> bool:
         """Whether NUTS needs no further adaptation in these coordinates."""
-        return bool(self.pareto_k < PARETO_GOOD)
+        return bool(self.pareto_k < PARETO_GOOD) and not self.acceptance < ACCEPTED
+
+    @property
+    def judgments(self) -> dict[str, Any]:
+        """What is known of the approximations, by name."""
+        found = {"pareto_k": self.pareto_k, "surrogate_acceptance": self.acceptance}
+        return found if np.isfinite(self.acceptance) else {"pareto_k": self.pareto_k}
 
     @property
     def proposes(self) -> bool:

@@ -124,17 +124,25 @@ def fit_surrogate(
     degrees = (chosen > 0).sum(axis=1)
     chosen, degrees = chosen[degrees <= degree], degrees[degrees <= degree]
     weight = 1.0 / (1.0 + 0.5 * np.maximum(0.0, energies - 0.5 * d - 2.0))
-    factors = np.column_stack([np.ones(len(points)), points])[:, chosen]
-    others = [np.delete(factors, k, axis=2).prod(axis=2) for k in range(4)]
-    rows = [factors.prod(axis=2)]
-    for coordinate in range(1, 1 + d):
-        held = zip(others, chosen.T, strict=True)
-        rows.append(np.sum([other * (column == coordinate) for other, column in held], axis=0))
-    matrix = np.concatenate([row * weight[:, None] for row in rows])
-    right = np.concatenate([value * weight for value in (energies, *slopes.T)])
-    normal = matrix.T @ matrix
-    normal[np.diag_indices_from(normal)] += (_NOISE / _TYPICAL[degrees]) ** 2
-    found = scipy.linalg.cho_solve(scipy.linalg.cho_factor(normal), matrix.T @ right)
+    extended = np.column_stack([np.ones(len(points)), points])
+    one, two, three, four = (extended[:, column] for column in chosen.T)
+    first, last = one * two, three * four
+    rest = two * last, one * last, first * four, first * three
+    normal = np.diag((_NOISE / _TYPICAL[degrees]) ** 2)
+    right = np.zeros(len(chosen))
+
+    def add(columns: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
+        rows = rows * weight[:, None]
+        normal[np.ix_(columns, columns)] += rows.T @ rows
+        right[columns] += rows.T @ (values * weight)
+
+    add(np.arange(len(chosen)), first * last, energies)
+    for coordinate, values in enumerate(slopes.T, start=1):
+        # most monomials do not depend on it
+        columns = np.flatnonzero((chosen == coordinate).any(axis=1))
+        parts = zip(rest, chosen[columns].T, strict=True)
+        add(columns, sum(x[:, columns] * (k == coordinate) for x, k in parts), values)
+    found = scipy.linalg.cho_solve(scipy.linalg.cho_factor(normal), right)
     return _arranged(chosen - 1, found, d)
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 import spatialclusters as sc
+from spatialclusters import preparation, repeated, run, sampling
+from spatialclusters.chain import run_chain
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError
 from spatialclusters.exported import chain_key
@@ -186,3 +188,55 @@ def test_the_full_engine_takes_responses_only(made):
 def test_thinning_beyond_the_draws_is_refused(made):
     with pytest.raises(SamplingError, match="thin = 31"):
         RepeatedSampler(*made[:3], thin=31)
+
+
+@pytest.fixture(scope="module")
+def small():
+    spec = sc.parse_spec('name = "line"\nformula = "y ~ x + z"')
+    return spec, design_of(0, spec)
+
+
+def test_small_fits_stay_in_this_process(small, tmp_path, monkeypatch):
+    """Whatever the number of chains, a chain has the same bits; and no checkpoint is left."""
+    spec, design = small
+
+    def fitted(chains, **options):
+        settings = choose_settings(spec, seed=2, chains=chains, tune=50, draws=60, **options)
+        return run.fit_design(spec, design, settings, checkpoint=tmp_path / "partial")
+
+    two, three = fitted(2), fitted(3)
+    assert two.provenance["sampler"] == "surrogate proposals"
+    assert "n_steps" not in two.sample_stats
+    assert not (tmp_path / "partial").exists()
+    for name, values in two.posterior.items():
+        np.testing.assert_array_equal(values, three.posterior[name][:2], err_msg=name)
+    monkeypatch.setattr(run, "sample", lambda *_, **__: pytest.fail("in processes"))
+    for options in ({"sampler": "nuts"}, {"engine": "full"}):
+        with pytest.raises(pytest.fail.Exception, match="in processes"):
+            fitted(2, **options)
+
+
+def test_chains_that_disagree_are_left_to_nuts(small, monkeypatch):
+    spec, design = small
+    settings = choose_settings(spec, seed=2, tune=50, draws=60)
+    assert repeated.sample_here(spec, design, settings) is not None
+    monkeypatch.setattr(repeated, "agree", lambda _: False)
+    assert repeated.sample_here(spec, design, settings) is None
+    monkeypatch.setattr(repeated, "mixes", lambda *_: False)
+    drawn = RepeatedSampler(spec, design, settings).sample(seed=2)
+    assert "diverging" in drawn.stats
+
+
+@pytest.mark.slow
+def test_a_surrogate_that_does_not_mix_is_replaced(small, tmp_path, monkeypatch):
+    spec, design = small
+    settings = choose_settings(spec, seed=2, chains=1, tune=50, draws=50)
+    judged = []
+    monkeypatch.setattr(preparation, "agree", lambda draws: judged.append(draws.shape))
+    sampling._prepare(spec, design, settings, tmp_path / "job", resume=False)
+    preparation.prepare(tmp_path / "job")
+    assert judged == [(8, 50, 1)]
+    run_chain(tmp_path / "job", 0)
+    drawn = sampling._collect(tmp_path / "job", settings)
+    assert drawn.timings["surrogate_acceptance"] == 0.0
+    assert "diverging" in drawn.stats

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 jax = pytest.importorskip("jax")
 jax.config.update("jax_enable_x64", True)
@@ -22,7 +22,7 @@ from spatialclusters.collapsed.surrogate import (  # noqa: E402
     surrogate_energy,
 )
 from spatialclusters.exported import chain_key  # noqa: E402
-from spatialclusters.kernels import make_program  # noqa: E402
+from spatialclusters.kernels import make_program, mixes  # noqa: E402
 from spatialclusters.program import Target  # noqa: E402
 
 EXACT = 1e-12  # relative: the same sums in another order
@@ -197,14 +197,20 @@ def test_blocks_of_any_length_are_the_same_chain():
     np.testing.assert_allclose(np.concatenate(parts), whole.z, rtol=EXACT)
 
 
-def search(potential, d):
+def gradient_in(potential):
+    """Minus the log density in the coordinates of a warm start, and its gradient."""
+
     def moved(z, warm):
         point, log_jacobian = mode.stretch(z, warm)
         return potential(point) - log_jacobian
 
-    gradient = jax.jit(jax.value_and_grad(moved))
+    return moved, jax.jit(jax.value_and_grad(moved))
+
+
+def search(potential, d, seed=1):
+    gradient = gradient_in(potential)[1]
     return find_warm_start(
-        gradient, np.zeros(d), np.zeros(d, dtype=bool), draws=400, seed=1, surrogate=True
+        gradient, np.zeros(d), np.zeros(d, dtype=bool), draws=400, seed=seed, surrogate=True
     )
 
 
@@ -213,26 +219,53 @@ def skewed(z):
     return 0.5 * (z[1:] ** 2).sum() + SHAPE * (jnp.exp(z[0]) - z[0])
 
 
+def banana(z):
+    return 0.5 * z[0] ** 2 + 100.0 * (z[1] - z[0] ** 2) ** 2
+
+
 @pytest.mark.parametrize("d", [1, 2, 6, 14])
 def test_the_search_standardizes_and_its_proposals_are_accepted(d):
     found = search(skewed, d)
     assert found.proposes
     assert found.acceptance > 0.9
-    from scipy.special import polygamma
-
     # mean and sd of log gamma, and of standard normals; from 4,096 proposals
-    center = np.array([polygamma(0, SHAPE) - np.log(SHAPE), *np.zeros(d - 1)])
-    sd = np.array([polygamma(1, SHAPE) ** 0.5, *np.ones(d - 1)])
+    center = np.array([special.polygamma(0, SHAPE) - np.log(SHAPE), *np.zeros(d - 1)])
+    sd = np.array([special.polygamma(1, SHAPE) ** 0.5, *np.ones(d - 1)])
     np.testing.assert_allclose(found.mode, center, atol=0.12)
     np.testing.assert_allclose(found.root @ found.root.T, np.diag(sd**2), atol=0.12)
 
 
 def test_no_surrogate_where_it_would_not_do():
+    """Too many dimensions; two modes, of which the search sees one."""
     assert not search(skewed, mode.MOST_DIMENSIONS + 1).proposes
 
-    def ridge(z):  # a banana
-        return 0.5 * z[0] ** 2 + 100.0 * (z[1] - z[0] ** 2) ** 2
+    def modes(z):
+        return -jnp.logaddexp(-0.5 * (z[0] - 3.0) ** 2, -0.5 * (z[0] + 3.0) ** 2) + 0.5 * z[1] ** 2
 
-    found = search(ridge, 2)
+    found = search(modes, 2)
     assert not found.proposes
     assert np.isfinite(found.mode).all()
+
+
+def mixing(potential, found):
+    moved, _ = gradient_in(potential)
+    data = jax.tree_util.tree_map(jnp.asarray, ((), found, ()))
+    target = Target(None, lambda z, data: moved(z, data[1]), None, lambda z, key, data: {"z": z})
+    return mixes(make_program(target, {}, found), data, seed=1)
+
+
+def test_chains_tell_what_the_points_of_the_surrogate_do_not_see():
+    """A polynomial fits the middle of a banana: only chains that start in its arms stand still."""
+    found = search(banana, 2, seed=3)
+    assert found.proposes
+    assert not mixing(banana, found)
+    assert mixing(skewed, search(skewed, 4))
+
+
+def test_a_surrogate_that_failed_leaves_everything_to_adaptation():
+    found = search(skewed, 2)
+    assert found.good
+    assert "surrogate_acceptance" in found.judgments
+    failed = found._replace(acceptance=np.array(0.0))
+    assert not failed.proposes
+    assert not failed.good
