@@ -254,7 +254,7 @@ def _sampler_checks(fit: Fit) -> Iterator[tuple[Any, ...]]:
 
 def by_nuts(fit: Fit) -> bool:
     """Tell whether NUTS drew it; otherwise proposals came from a surrogate."""
-    return "n_steps" in fit.sample_stats
+    return "diverging" in fit.sample_stats
 
 
 def short_trajectories(fit: Fit) -> bool:

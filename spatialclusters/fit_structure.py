@@ -137,7 +137,7 @@ def check_structure(tree: xr.DataTree) -> None:
             _check_draws(tree[name].to_dataset(), known, posterior.sizes)
     for stat, values in (stats := tree["sample_stats"].to_dataset()).items():
         _shape(values, ("chain", "draw"), posterior.sizes, "bfiu", str(stat))
-    recorded = _STATISTICS["NUTS" if "n_steps" in stats else "proposals"]
+    recorded = _STATISTICS["NUTS" if "diverging" in stats else "proposals"]
     _expect(recorded <= {*stats}, "not every statistic of the sampler")
 
 

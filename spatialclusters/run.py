@@ -241,7 +241,7 @@ def label(
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "settings": vars(settings),
         "engine": settings.engine,
-        "sampler": "numpyro NUTS" if "n_steps" in sampled.stats else "surrogate proposals",
+        "sampler": "numpyro NUTS" if "diverging" in sampled.stats else "surrogate proposals",
         "versions": {name: version(name) for name in _RECORDED},
         "python": platform.python_version(),
         "digests": {

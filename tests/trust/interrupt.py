@@ -28,7 +28,19 @@ import spatialclusters as sc
 from tests.trust.made import GROWTH, economy
 
 PROGRAM = "import sys; from spatialclusters.cli import main; sys.exit(main(sys.argv[1:]))"
-SETTINGS = ("--chains", "2", "--tune", "100", "--draws", "400", "--seed", "5", "-q")
+SETTINGS = (
+    "--chains",
+    "2",
+    "--tune",
+    "100",
+    "--draws",
+    "400",
+    "--seed",
+    "5",
+    "-q",
+    "--sampler",
+    "nuts",
+)
 BLOCKS = 2 * 10  # of 50 iterations each
 GROUPS = ("posterior", "sample_stats", "conditional_mean", "conditional_variance", "constant_data")
 INTERRUPTED = 130  # exit code

@@ -26,6 +26,7 @@ def no_sampler(monkeypatch):
     def sample(*_, **__):
         raise Sampling
 
+    monkeypatch.setattr(spatialclusters.run, "is_small", lambda *_: False)
     monkeypatch.setattr(spatialclusters.run, "sample", sample)
 
 

@@ -18,6 +18,7 @@ import pytest
 import xarray as xr
 
 import spatialclusters as sc
+from spatialclusters import run
 from spatialclusters.chain import block_files
 from spatialclusters.cli import main
 from spatialclusters.files import read_arrays, replace_file, write_arrays, write_netcdf
@@ -120,7 +121,8 @@ def test_no_space_from_the_command_line(tmp_path, monkeypatch, capsys, place):
         monkeypatch.setattr(
             sc, "fit", lambda *_, checkpoint, **__: checkpoint.mkdir() or made_up_fit()
         )
-    assert main(["fit", "model.toml", "--data", "panel.csv", "-o", "fit.nc", "-q"]) == 2
+    words = ["fit", "model.toml", "--data", "panel.csv", "-o", "fit.nc", "-q", "--sampler", "nuts"]
+    assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
@@ -160,14 +162,20 @@ def test_a_file_where_the_checkpoints_should_go(tmp_path, monkeypatch, capsys):
 # --- checkpoints ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def job(tmp_path_factory):
+@pytest.fixture(scope="module", params=["auto", "nuts"])
+def job(tmp_path_factory, request):
     """A finished job with its checkpoints, and the fit that came of it."""
     folder = tmp_path_factory.mktemp("job") / "checkpoints"
     spec = sc.parse_spec(GROWTH + 'likelihood = { scale = "size" }\n')
     design = sc.build_design(spec, sc.read_panel(economy(8, 5)))
-    settings = Settings(seed=5, chains=1, tune=50, draws=150, engine="collapsed")
-    return spec, design, settings, folder, fit_design(spec, design, settings, checkpoint=folder)
+    settings = Settings(
+        seed=5, chains=1, tune=50, draws=150, engine="collapsed", sampler=request.param
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "is_small", lambda *_: False)
+        fit = fit_design(spec, design, settings, checkpoint=folder)
+    assert ("n_steps" in fit.sample_stats) == (request.param == "nuts")
+    return spec, design, settings, folder, fit
 
 
 @pytest.fixture

@@ -320,6 +320,7 @@ def test_the_years_of_start_and_end_are_the_models_word(tmp_path, capsys, monkey
     def sample(*_, **__):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(spatialclusters.run, "is_small", lambda *_: False)
     monkeypatch.setattr(spatialclusters.run, "sample", sample)
     assert main(["fit", "model.toml", "--data", "table.csv", "-o", "fit.nc"]) == 130
     assert f"note: {NOTE}" in capsys.readouterr().err

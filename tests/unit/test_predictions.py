@@ -842,6 +842,7 @@ def test_fit_keeps_what_predictions_need(monkeypatch, tmp_path):
             posterior={"sigma": np.ones((1, 2))}, stats={}, timings={}, means={}, variances={}
         )
 
+    monkeypatch.setattr(run, "is_small", lambda *_: False)
     monkeypatch.setattr(run, "sample", nothing)
     LINKS.to_csv(tmp_path / "links.csv", index=False)
     panel = sc.read_panel(growing(np.random.default_rng(2)))
