@@ -32,6 +32,9 @@ SMALL_ROWS: Final = 10_000
 SMALL_LENGTH: Final = 100_000
 """Effects, rows, and iterations of all chains up to which sampling takes a few seconds at most."""
 
+JUDGED: Final = 4
+"""Chains that must agree."""
+
 
 class RepeatedSampler:
     r"""A sampler that is compiled once and used for many data sets.
@@ -215,30 +218,32 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
     program = make_program(target, asdict(settings), warm)
     program = replace(program, gradient=gradient)  # which is compiled already
     data = target.prepare(design.y, warm)
-    keys = [chain_key(settings.seed, k) for k in range(settings.chains)]
-    chain = _whole_chain(program, settings, 1).lower(keys[0], data).compile()
-    prepared = time.process_time() - cpu
-    recorded, seconds = [], []
+    # always of so many chains: what is drawn must not depend on how many are asked for
+    keys = [chain_key(settings.seed, k) for k in range(max(settings.chains, JUDGED))]
+    move = jax.jit(_moves(program, settings, 1)).lower(keys[0], data).compile()
+    moved, recorded, seconds = [], [], []
     for key in keys:
         begun = time.perf_counter(), time.process_time()
-        recorded.append(jax.device_get(chain(key, data)))
-        seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+        moved.append(jax.block_until_ready(move(key, data)))
+        seconds.append([time.perf_counter() - begun[0], time.process_time() - begun[1]])
+    if not agree(np.stack([states.z for states in moved[:JUDGED]])):
+        return None
+    record = jax.jit(_records(program)).lower(moved[0], keys[0], data).compile()
+    for key, states, spent in zip(keys[: settings.chains], moved, seconds, strict=False):
+        begun = time.perf_counter(), time.process_time()
+        recorded.append(jax.device_get(record(states, key, data)))
+        spent[0] += time.perf_counter() - begun[0]
+        spent[1] += time.process_time() - begun[1]
     timings = {
         **{name: float(value) for name, value in warm.judgments.items()},
-        "preparation_cpu_seconds": prepared,
+        "preparation_cpu_seconds": time.process_time() - cpu - sum(spent for _, spent in seconds),
         "sampling_seconds": [wall for wall, _ in seconds],
         "cpu_seconds": [spent for _, spent in seconds],
         "wall_seconds": time.perf_counter() - started,
     }
-    stacked = {name: np.stack([each[name] for each in recorded]) for name in recorded[0]}
-    moved = [
-        values.reshape(*values.shape[:2], -1)
-        for name, values in stacked.items()
-        if name.startswith("posterior ") and not name.startswith("posterior effect(")
-    ]
-    if not agree(np.concatenate(moved, axis=2)):
-        return None
-    return _labeled(stacked, timings)
+    return _labeled(
+        {name: np.stack([each[name] for each in recorded]) for name in recorded[0]}, timings
+    )
 
 
 def _labeled(recorded: dict[str, np.ndarray], timings: dict[str, Any]) -> Sampled:
@@ -253,11 +258,11 @@ def _labeled(recorded: dict[str, np.ndarray], timings: dict[str, Any]) -> Sample
     return Sampled(posterior, stats, means, variances, timings)
 
 
-def _whole_chain(program: Program, settings: Settings, thin: int) -> Any:
-    """Return a chain as one compiled function of key and data."""
+def _moves(program: Program, settings: Settings, thin: int) -> Callable[[Any, Any], Any]:
+    """Return the function of key and data to the states that a chain keeps."""
     import jax
 
-    def chain(key: Any, data: Any) -> dict[str, Any]:
+    def moves(key: Any, data: Any) -> Any:
         def some(state: Any, _: None) -> tuple[Any, Any]:
             state = jax.tree_util.tree_map(lambda x: x[-1], program.steps(state, data, thin))
             return state, state
@@ -265,16 +270,32 @@ def _whole_chain(program: Program, settings: Settings, thin: int) -> Any:
         first = program.first(key, data)
         if thin == 1:
             states = program.steps(first, data, settings.tune + settings.draws)
-            states = jax.tree_util.tree_map(lambda x: x[settings.tune :], states)
-        else:
-            tuned = program.steps(first, data, settings.tune)
-            tuned = jax.tree_util.tree_map(lambda x: x[-1], tuned)
-            states = jax.lax.scan(some, tuned, length=settings.draws // thin)[1]
+            return jax.tree_util.tree_map(lambda x: x[settings.tune :], states)
+        tuned = program.steps(first, data, settings.tune)
+        tuned = jax.tree_util.tree_map(lambda x: x[-1], tuned)
+        return jax.lax.scan(some, tuned, length=settings.draws // thin)[1]
+
+    return moves
+
+
+def _records(program: Program) -> Callable[[Any, Any, Any], dict[str, Any]]:
+    """Return the function of states, their chain's key and data to what is kept of them."""
+    import jax
+
+    def records(states: Any, key: Any, data: Any) -> dict[str, Any]:
         recovery = jax.random.fold_in(key, 2**31 - 1)  # as in a chain of its own process
         # one state after the other: what recovering one takes may be large
         return dict(jax.lax.map(lambda state: program.record(state, recovery, data), states))
 
-    return jax.jit(chain)
+    return records
+
+
+def _whole_chain(program: Program, settings: Settings, thin: int) -> Any:
+    """Return a chain as one compiled function of key and data."""
+    import jax
+
+    moves, records = _moves(program, settings, thin), _records(program)
+    return jax.jit(lambda key, data: records(moves(key, data), key, data))
 
 
 def _differences(first: Design, other: Design) -> list[str]:

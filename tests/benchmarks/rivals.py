@@ -39,7 +39,7 @@ __all__ = ["RIVALS", "Budget", "Problem", "Run"]
 EVERY = 8
 """Of the region:cluster effects, some 7,000, every eighth is kept."""
 
-SHORT = 450
+SHORT = 200
 """Draws a chain of the shortest run."""
 
 ONE_THREAD = {
@@ -112,14 +112,14 @@ def collapsed_warm(problem: Problem, seed: int, folder: Path, budget: Budget) ->
 
 def collapsed_short(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
     """As few draws as give every quantity an effective sample size of 400."""
-    return _collapsed(problem, seed, folder, budget, folder / "jax", tune=150, draws=SHORT)
+    return _collapsed(problem, seed, folder, budget, folder / "jax", tune=50, draws=SHORT)
 
 
 def collapsed_short_warm(problem: Problem, seed: int, folder: Path, budget: Budget) -> Run:
     """The same with a warm cache."""
     _collapsed(problem, seed, folder / "first", budget, folder / "jax", tune=10, draws=10)
     return _collapsed(
-        problem, seed, folder / "second", budget, folder / "jax", tune=150, draws=SHORT
+        problem, seed, folder / "second", budget, folder / "jax", tune=50, draws=SHORT
     )
 
 
