@@ -8,7 +8,9 @@ arrays, so whoever runs them needs JAX and nothing of the model.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,8 @@ __all__ = [
     "PROGRAM",
     "Exported",
     "chain_key",
+    "code_folder",
+    "code_kept",
     "export_function",
     "is_exported",
     "load_function",
@@ -34,6 +38,9 @@ BLOCK: Final = 50
 
 PROGRAM: Final = "program"
 """Folder of the compiled sampler in a job's folder."""
+
+WORTH_KEEPING: Final = 0.05
+"""Seconds of compilation from which on code of this process is kept."""
 
 _MANIFEST: Final = "program.json"
 _DATA: Final = "data.npz"
@@ -64,6 +71,37 @@ def chain_key(seed: int, chain: int) -> Any:
 
     jax.config.update("jax_enable_x64", True)
     return jax.random.fold_in(jax.random.PRNGKey(seed), chain)
+
+
+def code_folder() -> Path:
+    """Return the folder in which compiled code is kept for later fits."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "spatialclusters" / "jax"
+
+
+@contextmanager
+def code_kept() -> Iterator[None]:
+    """Let JAX keep what is compiled in this process, unless it keeps it elsewhere already."""
+    import jax
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+    if jax.config.jax_compilation_cache_dir:
+        yield
+        return
+    wanted = {
+        "jax_compilation_cache_dir": str(code_folder()),
+        "jax_persistent_cache_min_compile_time_secs": WORTH_KEEPING,
+    }
+    before = {name: getattr(jax.config, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            jax.config.update(name, value)
+        reset_cache()  # JAX decides once whether it keeps code
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        reset_cache()
 
 
 def export_function(folder: Path, name: str, function: Callable[..., Any], *example: Any) -> None:

@@ -18,6 +18,7 @@ from spatialclusters._version import __version__
 from spatialclusters.collapsed.problem import why_not_collapsed
 from spatialclusters.design import Design, build_design, expect_inputs
 from spatialclusters.errors import SamplingError
+from spatialclusters.exported import code_kept
 from spatialclusters.linkages import read_linkages
 from spatialclusters.neighbors import parse_weights
 from spatialclusters.panel import Panel
@@ -219,8 +220,9 @@ def _here(spec: ModelSpec, design: Design, settings: Settings, *, shown: bool) -
     from rich.console import Console
     from threadpoolctl import threadpool_limits
 
-    # draws must not depend on how many cores there are
-    with Console(stderr=True, quiet=not shown).status("sampling"), threadpool_limits(1, "blas"):
+    status = Console(stderr=True, quiet=not shown).status("sampling")
+    # one thread: draws must not depend on how many cores there are
+    with status, threadpool_limits(1, "blas"), code_kept():
         return sample_here(spec, design, settings)
 
 

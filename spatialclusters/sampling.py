@@ -23,7 +23,7 @@ from spatialclusters._version import __version__
 from spatialclusters.chain import block_files
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, expect, listing
-from spatialclusters.exported import BLOCK, PROGRAM
+from spatialclusters.exported import BLOCK, PROGRAM, code_folder
 from spatialclusters.files import read_arrays, replace_file, write_netcdf
 from spatialclusters.preparation import PREPARED, is_prepared
 from spatialclusters.spec import ModelSpec, spec_to_toml
@@ -303,9 +303,8 @@ def _start(module: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes
 
 def _compilation_cache() -> dict[str, str]:
     """Let JAX keep compiled models, so that the same model and data compile once."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return {
-        "JAX_COMPILATION_CACHE_DIR": str(root / "spatialclusters" / "jax"),
+        "JAX_COMPILATION_CACHE_DIR": str(code_folder()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
 

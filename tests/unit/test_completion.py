@@ -401,15 +401,15 @@ def test_run_passes_the_moved_noise_on() -> None:
 
     moves: list[float] = []
 
-    def step(state, data):
-        state = chain.cells.step(state, data)
-        moves.append(float(state.z["stretch"]))
-        return state
+    def steps(state, data, n):
+        states = chain.cells.steps(state, data, n)
+        moves.append(float(states.z["stretch"][-1]))
+        return states
 
     spied = dataclasses.replace(
         chain,
         growth=Spy(**{f.name: getattr(chain.growth, f.name) for f in dataclasses.fields(Equation)}),
-        cells=dataclasses.replace(chain.cells, step=step),
+        cells=dataclasses.replace(chain.cells, steps=steps),
     )
     list(spied.run(6, 1, progress=False))
     assert np.abs(moves).max() > 1e-3
