@@ -56,9 +56,9 @@ def run_chain(folder: Path, chain: int, parent: int | None = None) -> None:
         if parent is not None and os.getppid() != parent:
             return
         states = jax.block_until_ready(program.steps(state))
-        state = [x[-1] for x in states]
+        state = [np.asarray(x)[-1] for x in states]
         stepped = time.process_time()
-        arrays: dict[str, Any] = {f"state {i}": np.asarray(x) for i, x in enumerate(state)}
+        arrays: dict[str, Any] = {f"state {i}": x for i, x in enumerate(state)}
         if at + BLOCK > tune:
             kept = slice(max(0, tune - at), total - at)
             recorded = program.record(states, recovery)
@@ -73,7 +73,7 @@ def _restored(saved: dict[str, np.ndarray]) -> list[Any]:
     import jax
 
     n = sum(name.startswith("state ") for name in saved)
-    return [jax.numpy.asarray(saved[f"state {i}"]) for i in range(n)]
+    return list(jax.device_put([saved[f"state {i}"] for i in range(n)]))
 
 
 if __name__ == "__main__":

@@ -157,7 +157,8 @@ def read_program(folder: Path) -> Exported:
         load_function(folder, name) for name in ("gradient", "start", "init", "steps", "record")
     )
     arrays = read_arrays(folder / _DATA)
-    data = [jax.numpy.asarray(arrays[str(i)]) for i in range(len(arrays))]
+    # jax.numpy.asarray would compile a program for every shape
+    data = jax.device_put([arrays[str(i)] for i in range(len(arrays))])
 
     def first(key: Any) -> list[Any]:
         z = start(key)

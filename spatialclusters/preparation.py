@@ -103,7 +103,7 @@ def _mixes(exported: Exported, seed: int) -> bool:
         state = exported.first(chain_key(seed, FAR + k))
         for _ in range(2):
             states = exported.steps(state)
-            state = [x[-1] for x in states]
+            state = [np.asarray(x)[-1] for x in states]
         runs.append(states[Proposed._fields.index("z")])
     return agree(np.stack(runs))
 
@@ -119,7 +119,7 @@ def _warm_start(
     loaded = load_function(folder, "gradient")
 
     def gradient(z: Any, data: Any) -> Any:
-        energy, slope = loaded(jax.numpy.asarray(z), *jax.tree_util.tree_leaves(data))
+        energy, slope = loaded(np.asarray(z), *jax.tree_util.tree_leaves(data))
         return energy, slope
 
     return target.warm_up(gradient, y, settings["seed"], surrogate=settings["sampler"] != "nuts")

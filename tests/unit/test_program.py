@@ -11,7 +11,13 @@ jax.config.update("jax_enable_x64", True)
 
 import jax.numpy as jnp  # noqa: E402
 
-from spatialclusters.exported import chain_key, export_function, load_function  # noqa: E402
+from spatialclusters import exported  # noqa: E402
+from spatialclusters.exported import (  # noqa: E402
+    chain_key,
+    code_kept,
+    export_function,
+    load_function,
+)
 from spatialclusters.kernels import SHORT_DEPTH, make_program  # noqa: E402
 from spatialclusters.program import _logarithms, build_target  # noqa: E402
 
@@ -117,3 +123,23 @@ def test_a_function_comes_back_from_its_file(tmp_path):
     assert float(a) == 30.0
     np.testing.assert_array_equal(b, [3.0, 3.0])
     assert [path.name for path in tmp_path.iterdir()] == ["double.stablehlo"]
+
+
+def test_code_of_this_process_is_kept_and_nothing_else_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(exported, "WORTH_KEEPING", 0.0)
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    if before[0]:  # whoever runs the tests keeps code somewhere already
+        jax.config.update(names[0], None)
+    try:
+        with code_kept():
+            jax.jit(lambda x: jnp.sin(x) + 0.12345)(jnp.ones(3)).block_until_ready()
+        assert list((tmp_path / "spatialclusters" / "jax").iterdir())
+        assert getattr(jax.config, names[0]) is None
+        assert getattr(jax.config, names[1]) == before[1]
+        jax.config.update(names[0], str(tmp_path / "mine"))
+        with code_kept():  # somebody has chosen a place
+            assert getattr(jax.config, names[0]) == str(tmp_path / "mine")
+    finally:
+        jax.config.update(names[0], before[0])
