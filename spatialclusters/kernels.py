@@ -52,8 +52,10 @@ class Program:
         key to the first z.
     init
         (key, z, energy, gradient, data) to the first state, before any tuning.
+    step
+        (state, data) to the next state; tunes while ``state.i`` is below ``tune``.
     steps
-        (state, data, n) to the next n states, stacked; tunes while ``state.i`` is below ``tune``.
+        (state, data, n) to the next n states, stacked.
     record
         (state, key, data) to what is kept of a state.
     """
@@ -61,6 +63,7 @@ class Program:
     gradient: Callable[[Any, Any], Any]
     start: Callable[[Any], Any]
     init: Callable[[Any, Any, Any, Any, Any], Any]
+    step: Callable[[Any, Any], Any]
     steps: Callable[[Any, Any, int], Any]
     record: Callable[[Any, Any, Any], dict[str, Any]]
 
@@ -69,12 +72,6 @@ class Program:
         z = self.start(key)
         energy, slope = self.gradient(z, data)
         return self.init(key, z, energy, slope, data)
-
-    def step(self, state: Any, data: Any) -> Any:
-        """Return the next state."""
-        import jax
-
-        return jax.tree_util.tree_map(lambda x: x[0], self.steps(state, data, 1))
 
 
 def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | None) -> Program:
@@ -96,6 +93,9 @@ def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | 
     else:
         start, init, steps, statistics = _nuts(target, settings, warm)
 
+    def step(state: Any, data: Any) -> Any:
+        return jax.tree_util.tree_map(lambda x: x[0], steps(state, data, 1))
+
     def record(state: Any, key: Any, data: Any) -> dict[str, Any]:
         # a state's place in its chain makes its key, so blocks of any length draw the same
         values = target.values(state.z, jax.random.fold_in(key, state.i), data)
@@ -106,6 +106,7 @@ def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | 
         jax.jit(gradient_of(target)),
         jax.jit(start),
         jax.jit(init),
+        jax.jit(step),
         jax.jit(steps, static_argnums=2),
         jax.jit(record),
     )

@@ -304,7 +304,7 @@ def test_cells_given_parameters_are_quadrature(more: str) -> None:
 
     program = make_program(frozen, {"tune": 300, "target_accept": 0.8, "max_tree_depth": 6}, None)
     z = {"start": jax.numpy.zeros(1), "end": jax.numpy.zeros(1)}
-    state = program.init(jax.random.PRNGKey(1), z, *program.gradient(z, given))
+    state = program.init(jax.random.PRNGKey(1), z, *program.gradient(z, given), given)
     draws = []
     for k in range(2300):
         state = program.step(state, given)
@@ -401,15 +401,15 @@ def test_run_passes_the_moved_noise_on() -> None:
 
     moves: list[float] = []
 
-    def steps(state, data, n):
-        states = chain.cells.steps(state, data, n)
-        moves.append(float(states.z["stretch"][-1]))
-        return states
+    def step(state, data):
+        state = chain.cells.step(state, data)
+        moves.append(float(state.z["stretch"]))
+        return state
 
     spied = dataclasses.replace(
         chain,
         growth=Spy(**{f.name: getattr(chain.growth, f.name) for f in dataclasses.fields(Equation)}),
-        cells=dataclasses.replace(chain.cells, steps=steps),
+        cells=dataclasses.replace(chain.cells, step=step),
     )
     list(spied.run(6, 1, progress=False))
     assert np.abs(moves).max() > 1e-3
