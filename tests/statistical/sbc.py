@@ -31,6 +31,7 @@ BROKEN_DEPTH = 6  # a density without an end makes trajectories as long as they 
 RECORD = {"nuts": "calibration.md", "auto": "calibration-proposals.md"}
 FIGURE = ("growth", "calibration.png")
 MOST = {"nuts": 1000, "auto": 200}  # data sets
+MOST_OF_OTHERS = 100  # with proposals
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -201,7 +202,7 @@ def calibrate_run(run, seed, folder, kind):
     from spatialclusters.repeated import RepeatedSampler
     from spatialclusters.run import choose_settings
 
-    name, engine, datasets = RUNS[run]
+    name, engine, _ = RUNS[run]
     spec, design = model_of(name)
     thin = THIN[engine]
     settings = choose_settings(spec, seed=seed, engine=engine, sampler=kind, draws=99 * thin)
@@ -209,7 +210,7 @@ def calibrate_run(run, seed, folder, kind):
         spec,
         design,
         seed=seed,
-        datasets=min(datasets, MOST[kind]),
+        datasets=datasets_of(run, kind),
         sampler=RepeatedSampler(spec, design, settings, thin=thin),
         file=calibration_file(folder, run, seed),
         resume=True,
@@ -412,9 +413,10 @@ def record(found, broken, arguments):
     return "\n".join(lines)
 
 
-def wanted(run, arguments):
+def datasets_of(run, kind):
     """Return the number of data sets of a run."""
-    return min(RUNS[run][2], MOST[arguments.sampler])
+    few = kind == "auto" and RUNS[run][0] not in ASKED
+    return min(RUNS[run][2], MOST_OF_OTHERS if few else MOST[kind])
 
 
 def run_all(names, seed, arguments):
@@ -425,7 +427,9 @@ def run_all(names, seed, arguments):
         jobs = [
             pool.submit(calibrate_run, run, seed, arguments.output, arguments.sampler)
             for run in names
-            if finished(calibration_file(arguments.output, run, seed), wanted(run, arguments))
+            if finished(
+                calibration_file(arguments.output, run, seed), datasets_of(run, arguments.sampler)
+            )
             is None
         ]
         for job in jobs:
@@ -450,7 +454,9 @@ def main() -> int:
     for seed in (SEED, SEED + 1):
         run_all(missed, seed, arguments)
         for run in missed:
-            found[run, seed] = finished(calibration_file(folder, run, seed), wanted(run, arguments))
+            found[run, seed] = finished(
+                calibration_file(folder, run, seed), datasets_of(run, arguments.sampler)
+            )
         missed = [run for run in missed if not passes(found[run, seed])]
     broken = {}
     for what, (name, _) in BROKEN.items():
