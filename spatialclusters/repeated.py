@@ -29,8 +29,9 @@ __all__ = ["RepeatedSampler", "is_small", "sample_here"]
 
 SMALL_EFFECTS: Final = 100
 SMALL_ROWS: Final = 10_000
-SMALL_LENGTH: Final = 100_000
-"""Effects, rows, and iterations of all chains up to which sampling takes a few seconds at most."""
+SMALL_LENGTH: Final = 25_000
+"""Effects, rows, and iterations of a chain up to which it takes a few seconds at most. Where chains run
+must not depend on how many there are."""
 
 JUDGED: Final = 4
 """Chains that must agree."""
@@ -193,7 +194,7 @@ def is_small(design: Design, settings: Settings) -> bool:
         and settings.sampler != "nuts"
         and effects <= SMALL_EFFECTS
         and design.n_rows <= SMALL_ROWS
-        and settings.chains * (settings.tune + settings.draws) <= SMALL_LENGTH
+        and settings.tune + settings.draws <= SMALL_LENGTH
     )
 
 
