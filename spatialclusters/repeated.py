@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from spatialclusters.collapsed.mode import WarmStart
+from spatialclusters.collapsed.mode import FRESH, WarmStart
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
 from spatialclusters.exported import chain_key
@@ -146,11 +146,17 @@ class RepeatedSampler:
         import jax
 
         gradient = gradient_of(self.target)
+        many = jax.jit(lambda points, data: jax.lax.map(lambda z: gradient(z, data), points))
 
-        def gradients(points: Any, data: Any) -> Any:
-            return jax.lax.map(lambda z: gradient(z, data), points)
+        def gradients(points: np.ndarray, data: Any) -> tuple[np.ndarray, np.ndarray]:
+            # points that come twice are left out of a draw: one program serves any number
+            n = len(points)
+            padded = np.resize(points, (-(-n // FRESH) * FRESH, points.shape[1]))
+            found = [many(part, data) for part in np.split(padded, len(padded) // FRESH)]
+            energies, slopes = (np.concatenate(each)[:n] for each in zip(*found, strict=True))
+            return energies, slopes
 
-        return jax.jit(gradients)  # type: ignore[no-any-return]
+        return gradients
 
     def _chain(self, warm: WarmStart | None) -> tuple[Program, Any]:
         """Return the sampler that a warm start asks for, and a whole chain of it."""

@@ -45,8 +45,8 @@ PARETO_USELESS: Final = 1.0
 Below it a surrogate is tried; 400 draws leave k uncertain by 0.2, its acceptance by far less."""
 
 ACCEPTED: Final = 0.6
-"""Where proposals from a surrogate are accepted at this rate, no other sampler gives more effective
-draws for the work. Otherwise NUTS is used."""
+"""Where proposals from a surrogate are accepted at this rate they give more effective draws for the
+work than NUTS, which is used otherwise."""
 
 MOST_DIMENSIONS: Final = 20
 """A surrogate has some d**3 / 6 coefficients."""
