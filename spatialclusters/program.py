@@ -24,7 +24,7 @@ from spatialclusters.spec import ModelSpec
 if TYPE_CHECKING:
     from spatialclusters.collapsed.layout import Problem
 
-__all__ = ["Target", "build_target", "gradient_of"]
+__all__ = ["Target", "build_target", "gradient_of", "may_propose"]
 
 PARETO_DRAWS: Final = 400
 """Proposals behind the Pareto k of the warm start."""
@@ -80,6 +80,14 @@ def build_target(
     if settings["engine"] == "collapsed":
         return _collapsed(spec, design, other_sizes and spec.likelihood.scale == "size")
     return _full(spec, design, settings["jitter"])
+
+
+def may_propose(spec: ModelSpec) -> bool:
+    """Tell whether proposals may come from a surrogate.
+
+    Share and power of noise by size have long tails in which such chains wait: NUTS follows them.
+    """
+    return spec.likelihood.scale != "size"
 
 
 def gradient_of(target: Target) -> Callable[[Any, Any], Any]:
@@ -229,7 +237,7 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
             draws=PARETO_DRAWS,
             seed=seed,
             gradients=None if gradients is None else along(gradients),
-            surrogate=surrogate,
+            surrogate=surrogate and may_propose(spec),
         )
 
     def start(key: Any) -> Any:

@@ -21,7 +21,7 @@ from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
 from spatialclusters.exported import chain_key
 from spatialclusters.kernels import Program, agree, make_program, mixes
-from spatialclusters.program import Target, build_target, gradient_of
+from spatialclusters.program import Target, build_target, gradient_of, may_propose
 from spatialclusters.sampling import Sampled, Settings
 from spatialclusters.spec import ModelSpec
 
@@ -215,6 +215,8 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
     """
     import jax
 
+    if not may_propose(spec):
+        return None
     started, cpu = time.perf_counter(), time.process_time()
     target = build_target(spec, design, asdict(settings))
     assert target.warm_up is not None  # the engine is collapsed

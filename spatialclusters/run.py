@@ -81,7 +81,8 @@ def fit(
     sampler
         ``"nuts"``, or ``"auto"``: where a polynomial stands in well for the posterior of the
         hyperparameters, the collapsed engine takes proposals from it and lets the exact
-        density accept or reject them, which needs a tenth of the work; elsewhere NUTS.
+        density accept or reject them, which needs a tenth of the work; elsewhere, and for
+        noise by size, NUTS.
     chains, tune, draws
         Number of chains, and iterations of each: by default 300 + 1,500 collapsed,
         1,000 + 2,000 full.

@@ -166,7 +166,8 @@ def test_a_file_where_the_checkpoints_should_go(tmp_path, monkeypatch, capsys):
 def job(tmp_path_factory, request):
     """A finished job with its checkpoints, and the fit that came of it."""
     folder = tmp_path_factory.mktemp("job") / "checkpoints"
-    spec = sc.parse_spec(GROWTH + 'likelihood = { scale = "size" }\n')
+    scale = "size" if request.param == "nuts" else "constant"
+    spec = sc.parse_spec(f'{GROWTH}likelihood = {{ scale = "{scale}" }}\n')
     design = sc.build_design(spec, sc.read_panel(economy(8, 5)))
     settings = Settings(
         seed=5, chains=1, tune=50, draws=150, engine="collapsed", sampler=request.param
