@@ -254,8 +254,9 @@ def mixing(potential, found):
     return mixes(make_program(target, {}, found), data, seed=1)
 
 
-def test_chains_tell_what_the_points_of_the_surrogate_do_not_see():
+def test_chains_tell_what_the_points_of_the_surrogate_do_not_see(monkeypatch):
     """A polynomial fits the middle of a banana: only chains that start in its arms stand still."""
+    monkeypatch.setattr(mode, "ACCEPTED", 0.6)
     found = search(banana, 2, seed=3)
     assert found.proposes
     assert not mixing(banana, found)
