@@ -269,6 +269,9 @@ def read_panel(
     frame, origin, digest = read_table(source, error=PanelError, rename=moves, optional=named)
     attributes = frame.attrs
     frame = _with_numbers(_with_stems(frame))
+    frame = frame.astype(
+        {name: object for name, dtype in frame.dtypes.items() if dtype == "category"}
+    )
     keys = _keys(frame)
     numeric = [column for column in frame.columns if _is_numeric(frame[column], column)]
     _validate(frame, keys, numeric)

@@ -390,6 +390,12 @@ def test_refused(columns, parts):
         assert part in message, (part, message)
 
 
+def test_ids_may_be_categories():
+    table = frame(region=pd.Categorical(["b", "a"]), x=[1.0, 2.0])
+    assert read_panel(table).values("x", None).to_series().to_dict() == {"a": 2.0, "b": 1.0}
+    assert "ids must be strings" in refused(frame(region=pd.Categorical(["b", ""]), x=[1.0, 2.0]))
+
+
 def test_a_rate_may_be_negative():
     panel = read_panel(frame(region=["a"], employment_growth=[-0.1], change=[-3.0]))
     assert panel.values("employment_growth", None).item() == -0.1
