@@ -149,7 +149,7 @@ class RepeatedSampler:
         many = jax.jit(lambda points, data: jax.lax.map(lambda z: gradient(z, data), points))
 
         def gradients(points: np.ndarray, data: Any) -> tuple[np.ndarray, np.ndarray]:
-            # points that come twice are left out of a draw: one program serves any number
+            # surrogates are drawn from without repetitions, hence any number of points
             n = len(points)
             padded = np.resize(points, (-(-n // FRESH) * FRESH, points.shape[1]))
             found = [many(part, data) for part in np.split(padded, len(padded) // FRESH)]

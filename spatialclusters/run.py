@@ -8,6 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -201,11 +202,13 @@ def fit_design(
     folder = Path(checkpoint) if checkpoint else Path(tempfile.mkdtemp(prefix="spatialclusters-"))
     if not checkpoint:
         folder.rmdir()
-    sampled = None
-    if is_small(design, settings) and not resume and not folder.exists():
+    sampled, small = None, is_small(design, settings)
+    if small and not resume and not folder.exists():
         sampled = _here(spec, design, settings, shown=progress)
     if sampled is None:
-        sampled = sample(spec, design, settings, folder=folder, resume=resume, progress=progress)
+        # chains of proposals that disagreed here must not be taken up in processes
+        chosen = replace(settings, sampler="nuts") if small else settings
+        sampled = sample(spec, design, chosen, folder=folder, resume=resume, progress=progress)
     result = label(
         spec, design, settings, sampled,
         panel=panel, linkages=linkages, timings={**(timings or {}), **sampled.timings},

@@ -222,6 +222,11 @@ def test_chains_that_disagree_are_left_to_nuts(small, monkeypatch):
     assert repeated.sample_here(spec, design, settings) is not None
     monkeypatch.setattr(repeated, "agree", lambda _: False)
     assert repeated.sample_here(spec, design, settings) is None
+    asked = []
+    monkeypatch.setattr(run, "sample", lambda *given, **_: asked.append(given[2]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.fit_design(spec, design, settings)
+    assert asked[0].sampler == "nuts"
     monkeypatch.setattr(repeated, "mixes", lambda *_: False)
     drawn = RepeatedSampler(spec, design, settings).sample(seed=2)
     assert "diverging" in drawn.stats
