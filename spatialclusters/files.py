@@ -45,13 +45,16 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 class _Patient(io.RawIOBase):
-    """A file that keeps its first error to itself, and drops what comes after it.
+    """A file that keeps its first error to itself, and in memory what comes after it.
 
-    HDF5 that fails to write tries again when Python ends, and takes the process down with it.
+    HDF5 that fails to write tries again when Python ends, and HDF5 that does not read what it has
+    written follows addresses that are none: either takes the process down with it.
     """
 
     def __init__(self, file: Any) -> None:
         self._file = file
+        self._at = 0
+        self._later: list[tuple[int, bytes]] = []
         self.problem: OSError | None = None
 
     def readable(self) -> bool:
@@ -64,11 +67,25 @@ class _Patient(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
+        self._at = int(self._file.seek(offset, whence))
+        if whence == io.SEEK_END:
+            self._at = max([self._at, *(at + len(data) for at, data in self._later)])
+        return self._at
 
-    def readinto(self, buffer: Any) -> int | None:
-        count: int | None = self._file.readinto(buffer)
-        return count
+    def readinto(self, buffer: Any) -> int:
+        view, start = memoryview(buffer).cast("B"), self._at
+        read = int(self._file.readinto(view) or 0)
+        if self._later:
+            end = min(start + len(view), self.seek(0, io.SEEK_END))
+            # what nobody has written is zero
+            view[read:] = bytes(len(view) - read)
+            for at, data in self._later:
+                first, last = max(at, start), min(at + len(data), end)
+                if first < last:
+                    view[first - start : last - start] = data[first - at : last - at]
+            read = max(0, end - start)
+        self.seek(start + read)
+        return read
 
     def write(self, data: Any) -> int:
         left = memoryview(data).cast("B")
@@ -78,6 +95,9 @@ class _Patient(io.RawIOBase):
                 left = left[self._file.write(left) :]
         except OSError as problem:
             self.problem = problem
+        if left:
+            self._later.append((self._at + size - len(left), bytes(left)))
+        self._at += size
         return size
 
     def truncate(self, size: int | None = None) -> int:

@@ -21,7 +21,7 @@ import spatialclusters as sc
 from spatialclusters import run
 from spatialclusters.chain import block_files
 from spatialclusters.cli import main
-from spatialclusters.files import read_arrays, replace_file, write_arrays, write_netcdf
+from spatialclusters.files import _Patient, read_arrays, replace_file, write_arrays, write_netcdf
 from spatialclusters.run import fit_design
 from spatialclusters.sampling import Settings, _start
 from tests.trust import interrupt
@@ -71,6 +71,28 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch, room)
     with pytest.raises(OSError, match="No space left"):
         replace_file(tmp_path / "data.nc", write)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_full_disk_did_not_take_is_read_back(tmp_path, monkeypatch):
+    """HDF5 that reads something else than it has written crashes, now and then."""
+    rng = np.random.default_rng(1)
+    monkeypatch.setattr(Full, "room", 400)
+    whole = io.BytesIO()
+    with Full(tmp_path / "data", "w+") as raw:
+        patient = _Patient(raw)
+        for _ in range(400):
+            at, data = int(rng.integers(900)), rng.bytes(int(rng.integers(1, 60)))
+            for file in (whole, patient):
+                file.seek(at)
+                assert file.write(data) == len(data)
+            assert patient.seek(0, io.SEEK_END) == whole.seek(0, io.SEEK_END)
+            at, found = int(rng.integers(900)), []
+            for file in (whole, patient):
+                file.seek(at)
+                buffer = bytearray(b"x" * 100)
+                found.append(buffer[: file.readinto(buffer)])
+            assert found[0] == found[1]
+    assert "No space left" in str(patient.problem)
 
 
 def test_a_full_disk_does_not_take_python_down(tmp_path):
