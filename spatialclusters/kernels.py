@@ -69,7 +69,7 @@ class Program:
 
     def first(self, key: Any, data: Any) -> Any:
         """Return the first state of the chain with this key."""
-        z = self.start(key)
+        z = _once(self.start(key))
         energy, slope = self.gradient(z, data)
         return self.init(key, z, energy, slope, data)
 
@@ -110,6 +110,13 @@ def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | 
         jax.jit(steps, static_argnums=2),
         jax.jit(record),
     )
+
+
+def _once(values: Any) -> Any:
+    """Keep XLA from fusing random numbers into all that uses them, each of which compiles them again."""
+    import jax
+
+    return jax.lax.optimization_barrier(values)
 
 
 def mixes(program: Program, data: Any, seed: int) -> bool:
@@ -237,7 +244,7 @@ def _proposing(target: Target, d: int) -> tuple[Any, ...]:
         return student(jax.random.normal(jax.random.split(key)[0], (d + NU,)))
 
     def judged(z: Any, data: Any) -> tuple[Any, Any]:
-        energy = surrogate_energy(z, data[1].surrogate)
+        energy = surrogate_energy(z, data.warm.surrogate)
         return energy, -energy - log_proposal(z)
 
     def init(key: Any, z: Any, energy: Any, gradient: Any, data: Any) -> Any:  # noqa: ARG001
@@ -257,7 +264,7 @@ def _proposing(target: Target, d: int) -> tuple[Any, ...]:
                 jnp.log(jax.random.uniform(other, (moves + 1,))),
             )
 
-        normals, levels = jax.vmap(random)(state.i + jnp.arange(n))
+        normals, levels = _once(jax.vmap(random)(state.i + jnp.arange(n)))
         z = student(normals)
         approximate, weights = judged(z, data)
 
