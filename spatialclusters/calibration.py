@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from spatialclusters._version import __version__
+from spatialclusters._version import __version__, version_of
 from spatialclusters.design import Design
 from spatialclusters.errors import FitError, SamplingError, listing
 from spatialclusters.files import replace_file
@@ -353,7 +352,7 @@ def _header(spec: ModelSpec, design: Design, seed: int, sampler: RepeatedSampler
     return {
         "format": FORMAT,
         "version": __version__,
-        "versions": {name: version(name) for name in _RECORDED},
+        "versions": {name: version_of(name) for name in _RECORDED},
         "model": spec_to_toml(spec),
         "design": design.digest,
         "weights": design.weights.digest if design.weights else None,

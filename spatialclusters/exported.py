@@ -1,13 +1,12 @@
 """A compiled sampler as files: chains load it without building the model again.
 
-A program is a folder: one StableHLO module per function (``jax.export``), the data as
-plain arrays, and the names of what is recorded. Functions take and return flat lists of
-arrays, so whoever runs them needs JAX and nothing of the model.
+A program is a folder: one StableHLO module per function (``jax.export``), and the data as
+plain arrays. Functions take and return flat lists of arrays, or name what they return, so whoever
+runs them needs JAX and nothing of the model.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,13 +22,16 @@ __all__ = [
     "BLOCK",
     "PROGRAM",
     "Exported",
+    "cache_folder",
     "chain_key",
     "code_folder",
     "code_kept",
+    "compiled",
     "export_function",
     "is_exported",
     "load_function",
     "read_program",
+    "serialized",
     "write_data",
 ]
 
@@ -42,7 +44,6 @@ PROGRAM: Final = "program"
 WORTH_KEEPING: Final = 0.05
 """Seconds of compilation from which on code of this process is kept."""
 
-_MANIFEST: Final = "program.json"
 _DATA: Final = "data.npz"
 
 
@@ -73,10 +74,15 @@ def chain_key(seed: int, chain: int) -> Any:
     return jax.random.fold_in(jax.random.PRNGKey(seed), chain)
 
 
-def code_folder() -> Path:
-    """Return the folder in which compiled code is kept for later fits."""
+def cache_folder() -> Path:
+    """Return the folder of what is kept for later fits."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "spatialclusters" / "jax"
+    return root / "spatialclusters"
+
+
+def code_folder() -> Path:
+    """Return the folder in which compiled code is kept."""
+    return cache_folder() / "jax"
 
 
 @contextmanager
@@ -104,55 +110,64 @@ def code_kept() -> Iterator[None]:
         reset_cache()
 
 
-def export_function(folder: Path, name: str, function: Callable[..., Any], *example: Any) -> None:
-    """Write a function of these arguments, arrays or their shapes, as StableHLO."""
+def serialized(function: Callable[..., Any], *example: Any) -> bytes:
+    """Return a function of these arguments, arrays or their shapes, as StableHLO.
+
+    Its result is a flat list of arrays as well, unless it is a dict of arrays.
+    """
     import jax
+    import jax.export
 
     leaves, structure = jax.tree_util.tree_flatten(example)
 
-    def flat(*arrays: Any) -> tuple[Any, ...]:
+    def flat(*arrays: Any) -> Any:
         result = function(*jax.tree_util.tree_unflatten(structure, arrays))
-        return tuple(jax.tree_util.tree_leaves(result))
+        return result if isinstance(result, dict) else jax.tree_util.tree_leaves(result)
 
     shapes = [jax.ShapeDtypeStruct(np.shape(x), x.dtype) for x in leaves]
-    content = jax.export.export(jax.jit(flat))(*shapes).serialize()
-    replace_file(folder / f"{name}.stablehlo", lambda file: file.write(content))
+    return bytes(jax.export.export(jax.jit(flat))(*shapes).serialize())
 
 
-def load_function(folder: Path, name: str) -> Callable[..., list[Any]]:
+def compiled(content: bytes) -> Callable[..., Any]:
     """Return a function of flat arrays, compiled here or taken from JAX's cache."""
     import jax
     import jax.export
 
     jax.config.update("jax_enable_x64", True)
-    content = bytearray((folder / f"{name}.stablehlo").read_bytes())
-    exported = jax.export.deserialize(content)
+    exported = jax.export.deserialize(bytearray(content))
     # compiled for shapes alone: where arguments come from would make another key in the cache
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in exported.in_avals]
-    compiled = jax.jit(exported.call).lower(*shapes).compile()
-    return lambda *arrays: list(compiled(*arrays))
+    return jax.jit(exported.call).lower(*shapes).compile()  # type: ignore[no-any-return]
 
 
-def write_data(folder: Path, data: Any, recorded: Sequence[str]) -> None:
-    """Write the data and the names of what is recorded: what makes a program whole."""
+def export_function(folder: Path, name: str, function: Callable[..., Any], *example: Any) -> None:
+    """Write a function of these arguments to a file of its own."""
+    content = serialized(function, *example)
+    replace_file(folder / f"{name}.stablehlo", lambda file: file.write(content))
+
+
+def load_function(folder: Path, name: str) -> Callable[..., Any]:
+    """Return a function that :func:`export_function` wrote."""
+    return compiled((folder / f"{name}.stablehlo").read_bytes())
+
+
+def write_data(folder: Path, data: Any) -> None:
+    """Write the data: what makes a program whole."""
     import jax
 
     leaves = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(data)]
     write_arrays(folder / _DATA, {str(i): leaf for i, leaf in enumerate(leaves)})
-    manifest = json.dumps({"recorded": list(recorded)}).encode()
-    replace_file(folder / _MANIFEST, lambda file: file.write(manifest))
 
 
 def is_exported(folder: Path) -> bool:
-    """Tell whether a whole program is in the folder: its manifest is written last."""
-    return (folder / _MANIFEST).is_file()
+    """Tell whether a whole program is in the folder: its data are written last."""
+    return (folder / _DATA).is_file()
 
 
 def read_program(folder: Path) -> Exported:
     """Load the functions ``gradient``, ``start``, ``init``, ``steps``, ``record`` and the data."""
     import jax
 
-    names = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["recorded"]
     gradient, start, init, steps, record = (
         load_function(folder, name) for name in ("gradient", "start", "init", "steps", "record")
     )
@@ -162,10 +177,11 @@ def read_program(folder: Path) -> Exported:
 
     def first(key: Any) -> list[Any]:
         z = start(key)
-        return init(key, *z, *gradient(*z, *data), *data)
+        state: list[Any] = init(key, *z, *gradient(*z, *data), *data)
+        return state
 
     return Exported(
         first,
         lambda state: steps(*state, *data),
-        lambda states, key: dict(zip(names, record(*states, key, *data), strict=True)),
+        lambda states, key: record(*states, key, *data),
     )

@@ -91,8 +91,7 @@ def _export(
     export_function(folder, "steps", steps, state, data)
     states = jax.eval_shape(steps, state, data)
     export_function(folder, "record", record, states, key, data)
-    # a dict's leaves come in the order of its sorted names
-    write_data(folder, data, sorted(jax.eval_shape(record, states, key, data)))
+    write_data(folder, data)
     return read_program(folder)
 
 

@@ -11,7 +11,8 @@ import itertools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -24,12 +25,27 @@ from spatialclusters.spec import ModelSpec
 if TYPE_CHECKING:
     from spatialclusters.collapsed.layout import Problem
 
-__all__ = ["Target", "build_target", "gradient_of", "may_propose"]
+__all__ = ["Data", "Search", "Target", "build_target", "gradient_of", "may_propose"]
 
 PARETO_DRAWS: Final = 400
 """Proposals behind the Pareto k of the warm start."""
 
 _DROPPED = ("raw(", "root(", "fixed(", "nu - 2", "noise")
+
+
+class Data(NamedTuple):
+    """What the collapsed engine's functions take: sums over rows, coordinates, log sizes."""
+
+    sums: Any
+    warm: WarmStart
+    sizes: Any
+
+
+class Search(NamedTuple):
+    """Where the search for a mode begins, (d,), and which coordinates are logarithms, (d,)."""
+
+    origin: np.ndarray
+    logarithms: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -48,16 +64,19 @@ class Target:
     values
         (z, key, data) to what is recorded: ``posterior NAME``, ``stat NAME``, and for
         the collapsed engine ``mean NAME`` and ``variance NAME``.
+    search
+        To where a search for the mode begins; None for the full engine.
     warm_up
         (gradient of the potential, y, seed) to a warm start, with such a design as well;
-        ``gradients``, the same at many points, saves time, and with ``surrogate`` one is looked
-        for; None for the full engine.
+        ``gradients``, the same at many points, saves time, so does ``search``, and with
+        ``surrogate`` one is looked for; None for the full engine.
     """
 
     prepare: Callable[..., Any]
     potential: Callable[[Any, Any], Any]
     start: Callable[[Any], Any]
     values: Callable[[Any, Any, Any], dict[str, Any]]
+    search: Callable[[], Search] | None = None
     warm_up: Callable[..., WarmStart] | None = None
 
 
@@ -65,6 +84,8 @@ def build_target(
     spec: ModelSpec, design: Design, settings: Mapping[str, Any], *, other_sizes: bool = False
 ) -> Target:
     """Write a model down as functions of arrays, in float64.
+
+    The collapsed engine's model is built when a function is traced, or its search is asked for.
 
     Parameters
     ----------
@@ -179,20 +200,17 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
     from spatialclusters.collapsed.units import raw_moments, raw_values
 
     layout = lay_out(_problem(spec, design, roomy))
-    model, theta_values = hyperparameter_model(spec, design)
-    kept = _recorded_variables(model)
-    evaluate, origin = _on_a_vector(
-        model,
-        [
-            model.logp(),
-            model.logp(jacobian=False),
-            *model.replace_rvs_by_values(theta_values),
-            *kept,
-        ],
-    )
-    n_theta = len(theta_values)
 
-    logarithms = _logarithms(model)
+    @cache
+    def built() -> tuple[Callable[[Any, Any], list[Any]], Search, int, list[str]]:
+        with jax.ensure_compile_time_eval():  # also where a function is traced
+            model, theta = hyperparameter_model(spec, design)
+            kept = _recorded_variables(model)
+            values = [*model.replace_rvs_by_values(theta), *kept]
+            outputs = [model.logp(), model.logp(jacobian=False), *values]
+            evaluate, origin = _on_a_vector(model, outputs)
+            search = Search(origin, _logarithms(model))
+        return evaluate, search, len(theta), [variable.name for variable in kept]
 
     def log_size_of(given: Design) -> np.ndarray:
         if spec.likelihood.scale != "size":
@@ -204,11 +222,12 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
         sums, sizes = statistics(filled, y), log_size_of(other or design)
         if roomy:
             sums, sizes = padded(sums), np.pad(sizes, (0, SIZE_CLASSES - len(sizes)))
-        data = (sums, warm or WarmStart.identity(len(origin)), sizes)
+        data = Data(sums, warm or WarmStart.identity(len(built()[1].origin)), sizes)
         # asarray would compile a program for every shape
         return jax.device_put(data)
 
     def potential(z: Any, data: Any) -> Any:
+        evaluate, _, n_theta, _ = built()
         sums, warm, sizes = data
         point, log_jacobian = stretch(z, warm)
         prior, _, *values = evaluate(point, sizes)
@@ -224,16 +243,17 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
         *,
         gradients: Callable[[Any, Any], Any] | None = None,
         surrogate: bool = False,
+        search: Search | None = None,
     ) -> WarmStart:
-        sums, _, sizes = prepare(y, None, other)
+        found = search or built()[1]
+        data = prepare(y, WarmStart.identity(len(found.origin)), other)
 
         def along(function: Callable[[Any, Any], Any]) -> Callable[[Any, WarmStart], Any]:
-            return lambda z, warm: function(z, (sums, warm, sizes))
+            return lambda z, warm: function(z, data._replace(warm=warm))
 
         return find_warm_start(
             along(gradient),
-            origin,
-            logarithms,
+            *found,
             draws=PARETO_DRAWS,
             seed=seed,
             gradients=None if gradients is None else along(gradients),
@@ -242,13 +262,14 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
 
     def start(key: Any) -> Any:
         # wider than the posterior, so that chains that agree have come from different places
-        return 1.5 * jax.random.normal(key, origin.shape)
+        return 1.5 * jax.random.normal(key, built()[1].origin.shape)
 
     def values(z: Any, key: Any, data: Any) -> dict[str, Any]:
+        evaluate, _, n_theta, names = built()
         sums, warm, sizes = data
         density, log_prior, *values = evaluate(stretch(z, warm)[0], sizes)
         recovered = recover(layout, sums, theta_of(spec, design, values[:n_theta]), key)
-        posterior = {v.name: x for v, x in zip(kept, values[n_theta:], strict=True)}
+        posterior = dict(zip(names, values[n_theta:], strict=True))
         posterior |= raw_values(spec, design, recovered.draw)
         means, variances = raw_moments(spec, design, recovered)
         stats = {
@@ -259,7 +280,7 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
         kinds = {"posterior": posterior, "mean": means, "variance": variances, "stat": stats}
         return {f"{kind} {n}": x for kind, group in kinds.items() for n, x in group.items()}
 
-    return Target(prepare, potential, start, values, warm_up)
+    return Target(prepare, potential, start, values, lambda: built()[1], warm_up)
 
 
 def _first_point(model: Any) -> dict[str, np.ndarray]:
@@ -296,7 +317,10 @@ def _on_jax(inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[..., Any]
 
     PyTensor leaves the source that it generates among the temporary files: here it is removed.
     """
+    import jax
     import pytensor
+
+    jax.devices()  # the module below asks for a hundred devices: too late once JAX has begun
     from pymc.sampling.jax import get_jaxified_graph
 
     with (

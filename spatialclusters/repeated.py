@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -20,21 +20,19 @@ from spatialclusters.collapsed.mode import FRESH, WarmStart
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, listing
 from spatialclusters.exported import chain_key
-from spatialclusters.kernels import Program, agree, make_program, mixes
-from spatialclusters.program import Target, build_target, gradient_of, may_propose
+from spatialclusters.kernels import Program, make_program, mixes
+from spatialclusters.program import Target, build_target, gradient_of
 from spatialclusters.sampling import Sampled, Settings
 from spatialclusters.spec import ModelSpec
 
-__all__ = ["RepeatedSampler", "is_small", "sample_here"]
-
-SMALL_EFFECTS: Final = 100
-SMALL_ROWS: Final = 10_000
-SMALL_LENGTH: Final = 25_000
-"""Effects, rows, and iterations of a chain up to which it takes a few seconds at most. Where chains run
-must not depend on how many there are."""
-
-JUDGED: Final = 4
-"""Chains that must agree."""
+__all__ = [
+    "RepeatedSampler",
+    "chain_moves",
+    "chain_records",
+    "gradients_of",
+    "labeled",
+    "on_points",
+]
 
 
 class RepeatedSampler:
@@ -120,8 +118,9 @@ class RepeatedSampler:
         key, extra = chain_key(seed, chain), () if other is None else (other,)
         warm, timings = None, {}
         if self.target.warm_up is not None:
+            gradient, gradients = self._gradients
             warm = self.target.warm_up(
-                self._gradient, y, seed, *extra, gradients=self._gradients,
+                gradient, y, seed, *extra, gradients=gradients,
                 surrogate=self.settings.sampler != "nuts",
             )  # fmt: skip
             timings["pareto_k"] = float(warm.pareto_k)
@@ -133,30 +132,13 @@ class RepeatedSampler:
             program, draw = self._chain(warm)
         recorded = jax.device_get(draw(key, prepared))
         timings["wall_seconds"] = time.perf_counter() - started
-        return _labeled({name: values[None] for name, values in recorded.items()}, timings)
+        return labeled({name: values[None] for name, values in recorded.items()}, timings)
 
     @cached_property
-    def _gradient(self) -> Callable[[Any, Any], Any]:
+    def _gradients(self) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
         import jax
 
-        return jax.jit(gradient_of(self.target))  # type: ignore[no-any-return]
-
-    @cached_property
-    def _gradients(self) -> Callable[[Any, Any], Any]:
-        import jax
-
-        gradient = gradient_of(self.target)
-        many = jax.jit(lambda points, data: jax.lax.map(lambda z: gradient(z, data), points))
-
-        def gradients(points: np.ndarray, data: Any) -> tuple[np.ndarray, np.ndarray]:
-            # surrogates are drawn from without repetitions, hence any number of points
-            n = len(points)
-            padded = np.resize(points, (-(-n // FRESH) * FRESH, points.shape[1]))
-            found = [many(part, data) for part in np.split(padded, len(padded) // FRESH)]
-            energies, slopes = (np.concatenate(each)[:n] for each in zip(*found, strict=True))
-            return energies, slopes
-
-        return gradients
+        return on_points(jax.jit(gradients_of(self.target)))
 
     def _chain(self, warm: WarmStart | None) -> tuple[Program, Any]:
         """Return the sampler that a warm start asks for, and a whole chain of it."""
@@ -192,70 +174,52 @@ class RepeatedSampler:
         return Design(self.design.data.assign(values), self.design.weights)
 
 
-def is_small(design: Design, settings: Settings) -> bool:
-    """Tell whether starting processes would take longer than sampling."""
-    effects = sum(len(group.levels) * len(group.columns) for group in design.groups)
-    return (
-        settings.engine == "collapsed"
-        and settings.sampler != "nuts"
-        and effects <= SMALL_EFFECTS
-        and design.n_rows <= SMALL_ROWS
-        and settings.tune + settings.draws <= SMALL_LENGTH
-    )
-
-
-def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled | None:
-    """Run all chains in this process by the collapsed engine, if proposals come from a surrogate.
-
-    Returns
-    -------
-    Sampled or None
-        None where NUTS is needed, which may take long: there is no good surrogate, or chains that
-        propose from it disagree.
-    """
+def gradients_of(target: Target) -> Callable[[Any, Any, Any], Any]:
+    """Return the function of (points, n, data) to the energies and gradients of n first points."""
     import jax
 
-    if not may_propose(spec):
-        return None
-    started, cpu = time.perf_counter(), time.process_time()
-    target = build_target(spec, design, asdict(settings))
-    assert target.warm_up is not None  # the engine is collapsed
-    gradient = jax.jit(gradient_of(target))
-    warm = target.warm_up(gradient, design.y, settings.seed, surrogate=True)
-    if not warm.proposes:
-        return None
-    program = make_program(target, asdict(settings), warm)
-    program = replace(program, gradient=gradient)  # which is compiled already
-    data = target.prepare(design.y, warm)
-    # always of so many chains: what is drawn must not depend on how many are asked for
-    keys = [chain_key(settings.seed, k) for k in range(max(settings.chains, JUDGED))]
-    move = jax.jit(_moves(program, settings, 1)).lower(keys[0], data).compile()
-    moved, recorded, seconds = [], [], []
-    for key in keys:
-        begun = time.perf_counter(), time.process_time()
-        moved.append(jax.block_until_ready(move(key, data)))
-        seconds.append([time.perf_counter() - begun[0], time.process_time() - begun[1]])
-    if not agree(np.stack([states.z for states in moved[:JUDGED]])):
-        return None
-    record = jax.jit(_records(program)).lower(moved[0], keys[0], data).compile()
-    for key, states, spent in zip(keys[: settings.chains], moved, seconds, strict=False):
-        begun = time.perf_counter(), time.process_time()
-        recorded.append(jax.device_get(record(states, key, data)))
-        spent[0] += time.perf_counter() - begun[0]
-        spent[1] += time.process_time() - begun[1]
-    timings = {
-        **{name: float(value) for name, value in warm.judgments.items()},
-        "preparation_cpu_seconds": time.process_time() - cpu - sum(spent for _, spent in seconds),
-        "sampling_seconds": [wall for wall, _ in seconds],
-        "cpu_seconds": [spent for _, spent in seconds],
-        "wall_seconds": time.perf_counter() - started,
-    }
-    return _labeled(
-        {name: np.stack([each[name] for each in recorded]) for name in recorded[0]}, timings
-    )
+    gradient = gradient_of(target)
+
+    def gradients(points: Any, n: Any, data: Any) -> Any:
+        def one(i: Any, found: Any) -> Any:
+            energies, slopes = found
+            energy, slope = gradient(points[i], data)
+            return energies.at[i].set(energy), slopes.at[i].set(slope)
+
+        nothing = jax.numpy.zeros(len(points)), jax.numpy.zeros_like(points)
+        return jax.lax.fori_loop(0, n, one, nothing)
+
+    return gradients
 
 
-def _labeled(recorded: dict[str, np.ndarray], timings: dict[str, Any]) -> Sampled:
+def on_points(
+    gradients: Callable[[Any, Any, Any], Any],
+) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+    """Return functions of one point and data, and of any number of points, from :func:`gradients_of`.
+
+    One compiled function serves both: the search for a mode asks for a point at a time, a
+    surrogate for hundreds.
+    """
+
+    def many(points: np.ndarray, data: Any) -> tuple[np.ndarray, np.ndarray]:
+        energies: list[np.ndarray] = []
+        slopes: list[np.ndarray] = []
+        for first in range(0, len(points), FRESH):
+            part = points[first : first + FRESH]
+            padded = np.pad(part, ((0, FRESH - len(part)), (0, 0)))
+            found = gradients(padded, np.array(len(part)), data)
+            for parts, values in zip((energies, slopes), found, strict=True):
+                parts.append(np.asarray(values)[: len(part)])
+        return np.concatenate(energies), np.concatenate(slopes)
+
+    def one(point: np.ndarray, data: Any) -> tuple[float, np.ndarray]:
+        energies, slopes = many(point[None], data)
+        return energies[0], slopes[0]
+
+    return one, many
+
+
+def labeled(recorded: dict[str, np.ndarray], timings: dict[str, Any]) -> Sampled:
     """Sort what was recorded, (chain, draw, ...), into its kinds."""
     kinds: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for name, values in recorded.items():
@@ -267,7 +231,7 @@ def _labeled(recorded: dict[str, np.ndarray], timings: dict[str, Any]) -> Sample
     return Sampled(posterior, stats, means, variances, timings)
 
 
-def _moves(program: Program, settings: Settings, thin: int) -> Callable[[Any, Any], Any]:
+def chain_moves(program: Program, settings: Settings, thin: int) -> Callable[[Any, Any], Any]:
     """Return the function of key and data to the states that a chain keeps."""
     import jax
 
@@ -287,7 +251,7 @@ def _moves(program: Program, settings: Settings, thin: int) -> Callable[[Any, An
     return moves
 
 
-def _records(program: Program) -> Callable[[Any, Any, Any], dict[str, Any]]:
+def chain_records(program: Program) -> Callable[[Any, Any, Any], dict[str, Any]]:
     """Return the function of states, their chain's key and data to what is kept of them."""
     import jax
 
@@ -303,7 +267,7 @@ def _whole_chain(program: Program, settings: Settings, thin: int) -> Any:
     """Return a chain as one compiled function of key and data."""
     import jax
 
-    moves, records = _moves(program, settings, thin), _records(program)
+    moves, records = chain_moves(program, settings, thin), chain_records(program)
     return jax.jit(lambda key, data: records(moves(key, data), key, data))
 
 

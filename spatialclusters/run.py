@@ -8,14 +8,14 @@ import platform
 import shutil
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import xarray as xr
 
-from spatialclusters._version import __version__
+from spatialclusters._version import __version__, version_of
 from spatialclusters.collapsed.problem import why_not_collapsed
 from spatialclusters.design import Design, build_design, expect_inputs
 from spatialclusters.errors import SamplingError
@@ -26,9 +26,9 @@ from spatialclusters.panel import Panel
 from spatialclusters.parameters import model_priors
 from spatialclusters.processes import check_dependence
 from spatialclusters.ranges import uninformed_weights
-from spatialclusters.repeated import is_small, sample_here
 from spatialclusters.result import Fit, assemble, kept_variables
 from spatialclusters.sampling import Sampled, Settings, sample
+from spatialclusters.small import is_small, sample_here
 from spatialclusters.spec import ModelSpec
 from spatialclusters.weights import Weights
 
@@ -224,7 +224,7 @@ def _here(spec: ModelSpec, design: Design, settings: Settings, *, shown: bool) -
     from rich.console import Console
     from threadpoolctl import threadpool_limits
 
-    status = Console(stderr=True, quiet=not shown).status("sampling")
+    status = Console(stderr=True).status("sampling") if shown else nullcontext()
     # one thread: draws must not depend on how many cores there are
     with status, threadpool_limits(1, "blas"), code_kept():
         return sample_here(spec, design, settings)
@@ -248,7 +248,7 @@ def label(
         "settings": vars(settings),
         "engine": settings.engine,
         "sampler": "numpyro NUTS" if "diverging" in sampled.stats else "surrogate proposals",
-        "versions": {name: version(name) for name in _RECORDED},
+        "versions": {name: version_of(name) for name in _RECORDED},
         "python": platform.python_version(),
         "digests": {
             "model": spec.digest,

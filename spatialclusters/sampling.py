@@ -12,14 +12,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from spatialclusters._version import __version__
+from spatialclusters._version import __version__, version_of
 from spatialclusters.chain import block_files
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError, expect, listing
@@ -211,7 +210,7 @@ def _prepare(
     job = {
         "version": __version__,
         # other versions would go on with other bits
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy", "numpyro")},
+        "versions": {name: version_of(name) for name in ("jax", "jaxlib", "numpy", "numpyro")},
         "settings": asdict(settings),
         "model": hashlib.sha256(spec_to_toml(spec).encode()).hexdigest(),
         "design": design.digest,

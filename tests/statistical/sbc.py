@@ -234,7 +234,7 @@ def without_jacobian(spec, design, target):
     from spatialclusters.collapsed.mode import stretch
 
     at = coordinate(spec, design, "raw(sd(cluster), 0)")
-    return lambda z, data: target.potential(z, data) + stretch(z, data[1])[0][at]
+    return lambda z, data: target.potential(z, data) + stretch(z, data.warm)[0][at]
 
 
 def with_a_sign_error(spec, design, target):
@@ -248,7 +248,7 @@ def with_a_sign_error(spec, design, target):
     lower, upper = space.support
 
     def potential(z, data):
-        rho = lower + (upper - lower) * jax.nn.sigmoid(stretch(z, data[1])[0][at])
+        rho = lower + (upper - lower) * jax.nn.sigmoid(stretch(z, data.warm)[0][at])
         return target.potential(z, data) + 2.0 * space.log_jacobian({"rho": rho}, jax.numpy)
 
     return potential

@@ -166,7 +166,7 @@ def test_a_prior_without_its_jacobian_is_found_out(model, sampler):
     target = build_target(*model, options, other_sizes=True)
 
     def broken(z, data):
-        return target.potential(z, data) + stretch(z, data[1])[0][0]
+        return target.potential(z, data) + stretch(z, data.warm)[0][0]
 
     bad = RepeatedSampler(
         *model, sampler.settings, thin=THIN, target=replace(target, potential=broken)

@@ -115,14 +115,21 @@ def test_a_function_comes_back_from_its_file(tmp_path):
     def function(tree, factor):
         return {"b": tree["x"] @ tree["y"], "a": factor * tree["x"].sum()}
 
+    def nested(tree, factor):
+        return function(tree, factor), factor
+
     tree = {"y": jnp.arange(3.0), "x": jnp.ones((2, 3))}
-    export_function(tmp_path, "double", function, tree, jnp.asarray(2.0))
-    loaded = load_function(tmp_path, "double")
+    for name, each in (("dict", function), ("list", nested)):
+        export_function(tmp_path, name, each, tree, jnp.asarray(2.0))
     # leaves in the order of sorted names: x before y, a before b
-    a, b = loaded(tree["x"], tree["y"], jnp.asarray(5.0))
-    assert float(a) == 30.0
+    given = tree["x"], tree["y"], jnp.asarray(5.0)
+    by_name = load_function(tmp_path, "dict")(*given)
+    assert float(by_name["a"]) == 30.0
+    np.testing.assert_array_equal(by_name["b"], [3.0, 3.0])
+    a, b, factor = load_function(tmp_path, "list")(*given)
+    assert [float(a), float(factor)] == [30.0, 5.0]
     np.testing.assert_array_equal(b, [3.0, 3.0])
-    assert [path.name for path in tmp_path.iterdir()] == ["double.stablehlo"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dict.stablehlo", "list.stablehlo"]
 
 
 def test_code_of_this_process_is_kept_and_nothing_else_changes(tmp_path, monkeypatch):

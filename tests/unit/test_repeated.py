@@ -8,19 +8,21 @@ import pandas as pd
 import pytest
 
 import spatialclusters as sc
-from spatialclusters import preparation, repeated, run, sampling
+from spatialclusters import preparation, repeated, sampling
 from spatialclusters.chain import run_chain
+from spatialclusters.collapsed.mode import FRESH, WarmStart
 from spatialclusters.design import Design
 from spatialclusters.errors import SamplingError
 from spatialclusters.exported import chain_key
 from spatialclusters.kernels import make_program
 from spatialclusters.parameters import size_classes
-from spatialclusters.program import build_target
-from spatialclusters.repeated import RepeatedSampler
+from spatialclusters.program import build_target, gradient_of
+from spatialclusters.repeated import RepeatedSampler, gradients_of, on_points
 from spatialclusters.run import choose_settings
 
 SAME = 1e-6  # relative: programs compiled with other flags round differently, chains magnify it
-DENSITY = 1e-12  # relative: the same sums with zeros among them
+DENSITY = 1e-12  # relative: the same sums with zeros among them, or compiled in another loop
+ROUNDING = 1e-10  # relative, of gradients, and absolute, where they are about 1: likewise
 MODEL = """
 name = "small"
 formula = "y ~ x + z + (1 + x | cluster) + (1 | region)"
@@ -196,40 +198,27 @@ def small():
     return spec, design_of(0, spec)
 
 
-def test_small_fits_stay_in_this_process(small, tmp_path, monkeypatch):
-    """Whatever the number of chains, a chain has the same bits; and no checkpoint is left."""
-    spec, design = small
-
-    def fitted(chains, **options):
-        settings = choose_settings(spec, seed=2, chains=chains, tune=50, draws=60, **options)
-        return run.fit_design(spec, design, settings, checkpoint=tmp_path / "partial")
-
-    two, three = fitted(2), fitted(3)
-    assert two.provenance["sampler"] == "surrogate proposals"
-    assert "n_steps" not in two.sample_stats
-    assert not (tmp_path / "partial").exists()
-    for name, values in two.posterior.items():
-        np.testing.assert_array_equal(values, three.posterior[name][:2], err_msg=name)
-    monkeypatch.setattr(run, "sample", lambda *_, **__: pytest.fail("in processes"))
-    for options in ({"sampler": "nuts"}, {"engine": "full"}):
-        with pytest.raises(pytest.fail.Exception, match="in processes"):
-            fitted(2, **options)
-
-
-def test_chains_that_disagree_are_left_to_nuts(small, monkeypatch):
-    spec, design = small
-    settings = choose_settings(spec, seed=2, tune=50, draws=60)
-    assert repeated.sample_here(spec, design, settings) is not None
-    monkeypatch.setattr(repeated, "agree", lambda _: False)
-    assert repeated.sample_here(spec, design, settings) is None
-    asked = []
-    monkeypatch.setattr(run, "sample", lambda *given, **_: asked.append(given[2]) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run.fit_design(spec, design, settings)
-    assert asked[0].sampler == "nuts"
+def test_proposals_that_do_not_mix_are_left_to_nuts(small, monkeypatch):
     monkeypatch.setattr(repeated, "mixes", lambda *_: False)
-    drawn = RepeatedSampler(spec, design, settings).sample(seed=2)
-    assert "diverging" in drawn.stats
+    settings = choose_settings(small[0], seed=2, tune=50, draws=60)
+    assert "diverging" in RepeatedSampler(*small, settings).sample(seed=2).stats
+
+
+def test_gradients_at_points_are_those_of_each(made):
+    """In whatever number they come: one compiled function takes a block of them at a time."""
+    spec, design, settings, _ = made
+    target = build_target(spec, design, asdict(settings))
+    gradient, d = jax.jit(gradient_of(target)), len(target.search().origin)
+    data = target.prepare(design.y, WarmStart.identity(d))
+    points = 0.1 * np.random.default_rng(1).standard_normal((2 * FRESH + 1, d))
+    one, many = on_points(jax.jit(gradients_of(target)))
+    wanted = [gradient(point, data) for point in points]
+    energies, slopes = many(points, data)
+    np.testing.assert_allclose(energies, [energy for energy, _ in wanted], rtol=DENSITY)
+    np.testing.assert_allclose(slopes, [slope for _, slope in wanted], rtol=ROUNDING, atol=ROUNDING)
+    energy, slope = one(points[-1], data)
+    assert energy == energies[-1]
+    np.testing.assert_array_equal(slope, slopes[-1])
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from spatialclusters.collapsed.surrogate import (  # noqa: E402
 )
 from spatialclusters.exported import chain_key  # noqa: E402
 from spatialclusters.kernels import make_program, mixes  # noqa: E402
-from spatialclusters.program import Target  # noqa: E402
+from spatialclusters.program import Data, Target  # noqa: E402
 
 EXACT = 1e-12  # relative: the same sums in another order
 SOLVED = 1e-8  # relative: normal equations against an orthogonal factorization
@@ -126,7 +126,7 @@ def chains(potential, d, found, *, draws=DRAWS, n=4):
     warm = WarmStart.identity(d)._replace(
         surrogate=found, pareto_k=np.array(0.1), acceptance=np.array(1.0)
     )
-    data = jax.tree_util.tree_map(jnp.asarray, ((), warm, ()))
+    data = jax.tree_util.tree_map(jnp.asarray, Data((), warm, ()))
     target = Target(None, lambda z, data: potential(z), None, lambda z, key, data: {"z": z})
     program = make_program(target, {}, warm)
     runs = [
@@ -184,7 +184,7 @@ def test_blocks_of_any_length_are_the_same_chain():
     warm = WarmStart.identity(3)._replace(
         surrogate=found, pareto_k=np.array(0.1), acceptance=np.array(1.0)
     )
-    data = jax.tree_util.tree_map(jnp.asarray, ((), warm, ()))
+    data = jax.tree_util.tree_map(jnp.asarray, Data((), warm, ()))
     target = Target(None, lambda z, data: 0.6 * (z**2).sum(), None, lambda z, key, data: {"z": z})
     program = make_program(target, {}, warm)
     first = program.first(chain_key(1, 0), data)
@@ -249,8 +249,8 @@ def test_no_surrogate_where_it_would_not_do():
 
 def mixing(potential, found):
     moved, _ = gradient_in(potential)
-    data = jax.tree_util.tree_map(jnp.asarray, ((), found, ()))
-    target = Target(None, lambda z, data: moved(z, data[1]), None, lambda z, key, data: {"z": z})
+    data = jax.tree_util.tree_map(jnp.asarray, Data((), found, ()))
+    target = Target(None, lambda z, data: moved(z, data.warm), None, lambda z, key, data: {"z": z})
     return mixes(make_program(target, {}, found), data, seed=1)
 
 
