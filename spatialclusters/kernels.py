@@ -13,7 +13,18 @@ from spatialclusters.collapsed.surrogate import NU, log_proposal, surrogate_ener
 from spatialclusters.exported import BLOCK, chain_key
 from spatialclusters.program import Target, gradient_of
 
-__all__ = ["SHORT_DEPTH", "Program", "Proposed", "agree", "make_program", "mixes"]
+__all__ = [
+    "SHORT_DEPTH",
+    "Program",
+    "Proposed",
+    "agree",
+    "begun",
+    "make_program",
+    "mixes",
+    "moves_under",
+    "student",
+    "walked",
+]
 
 WARM_UP_DEPTH: Final = 7
 """At most 127 leapfrog steps an iteration while tuning."""
@@ -219,8 +230,27 @@ class Proposed(NamedTuple):
     accept_prob: Any
 
 
-def _proposing(target: Target, d: int) -> tuple[Any, ...]:
-    r"""Return a sampler whose proposals are made under a surrogate.
+def moves_under(d: int) -> int:
+    """Return how many moves under the surrogate of d coordinates make one proposal."""
+    return min(2 * d, MOST_MOVES)
+
+
+def student(normals: Any) -> Any:
+    """Turn standard normals, (..., d + NU), into draws from a multivariate t, (..., d)."""
+    return normals[..., :-NU] / (normals[..., -NU:] ** 2).mean(axis=-1, keepdims=True) ** 0.5
+
+
+def begun(z: Any, energy: Any, rng_key: Any, data: Any) -> Proposed:
+    """Return the state of a chain that is at z."""
+    import jax.numpy as jnp
+
+    approximate, weight = _judged(z, data)
+    energy = jnp.nan_to_num(energy, nan=jnp.inf, posinf=jnp.inf)  # then any move is accepted
+    return Proposed(jnp.array(0), rng_key, z, energy, weight, approximate - energy, jnp.array(1.0))
+
+
+def walked(target: Target, state: Proposed, normals: Any, levels: Any, data: Any) -> Proposed:
+    r"""Return the next n states, stacked, of a chain whose proposals are made under a surrogate.
 
     From the current state some independent proposals of a multivariate t are accepted or rejected
     under the surrogate s, in turn; where that ends is accepted with probability
@@ -231,32 +261,62 @@ def _proposing(target: Target, d: int) -> tuple[Any, ...]:
     density p as it is, whatever the surrogate (Liu 2001, Monte Carlo Strategies in Scientific
     Computing, section 9.4.3; Christen and Fox 2005, doi:10.1198/106186005X76983). The density is
     evaluated once for each draw, without a gradient.
+
+    Parameters
+    ----------
+    normals, levels
+        Standard normals (n, moves, d + NU), and logarithms of uniform numbers (n, moves + 1).
     """
     import jax
     import jax.numpy as jnp
 
-    moves = min(2 * d, MOST_MOVES)
+    # what does not depend on the state is found for all steps at once
+    z = student(normals)
+    approximate, weights = _judged(z, data)
+    moves = normals.shape[1]
 
-    def student(normals: Any) -> Any:
-        return normals[..., :d] / jnp.sqrt((normals[..., d:] ** 2).mean(axis=-1, keepdims=True))
+    def one(state: Proposed, fresh: Any) -> tuple[Proposed, Proposed]:
+        z, approximate, weights, levels = fresh
+        at, weight = jnp.array(-1), state.weight
+        for k in range(moves):
+            moved = levels[k] < weights[k] - weight
+            at, weight = jnp.where(moved, k, at), jnp.where(moved, weights[k], weight)
+        proposed = jnp.where(at < 0, state.z, z[at])
+        energy = target.potential(proposed, data)
+        before = state.potential_energy + state.ratio
+        ratio = jnp.where(at < 0, before, approximate[at]) - energy
+        # no number where the density has none: never accepted
+        rate = jnp.minimum(1.0, jnp.nan_to_num(jnp.exp(ratio - state.ratio), nan=0.0))
+        accepted = levels[moves] < jnp.log(rate)
+        new = state._replace(z=proposed, potential_energy=energy, weight=weight, ratio=ratio)
+        kept = jax.tree_util.tree_map(lambda a, b: jnp.where(accepted, a, b), new, state)
+        kept = kept._replace(i=state.i + 1, accept_prob=rate)
+        return kept, kept
+
+    states: Proposed = jax.lax.scan(one, state, (z, approximate, weights, levels))[1]
+    return states
+
+
+def _judged(z: Any, data: Any) -> tuple[Any, Any]:
+    """Return the surrogate's energy, and the log weight of a draw from the t."""
+    energy = surrogate_energy(z, data.warm.surrogate)
+    return energy, -energy - log_proposal(z)
+
+
+def _proposing(target: Target, d: int) -> tuple[Any, ...]:
+    """Return a sampler whose proposals are made under a surrogate."""
+    import jax
+    import jax.numpy as jnp
+
+    moves = moves_under(d)
 
     def start(key: Any) -> Any:
         return student(jax.random.normal(jax.random.split(key)[0], (d + NU,)))
 
-    def judged(z: Any, data: Any) -> tuple[Any, Any]:
-        energy = surrogate_energy(z, data.warm.surrogate)
-        return energy, -energy - log_proposal(z)
-
     def init(key: Any, z: Any, energy: Any, gradient: Any, data: Any) -> Any:  # noqa: ARG001
-        approximate, weight = judged(z, data)
-        energy = jnp.nan_to_num(energy, nan=jnp.inf, posinf=jnp.inf)  # then any move is accepted
-        run_key = jax.random.split(key)[1]
-        return Proposed(
-            jnp.array(0), run_key, z, energy, weight, approximate - energy, jnp.array(1.0)
-        )
+        return begun(z, energy, jax.random.split(key)[1], data)
 
     def steps(state: Any, data: Any, n: int) -> Any:
-        # what does not depend on the state is drawn for all steps at once
         def random(i: Any) -> tuple[Any, Any]:
             one, other = jax.random.split(jax.random.fold_in(state.rng_key, i))
             return (
@@ -265,28 +325,7 @@ def _proposing(target: Target, d: int) -> tuple[Any, ...]:
             )
 
         normals, levels = _once(jax.vmap(random)(state.i + jnp.arange(n)))
-        z = student(normals)
-        approximate, weights = judged(z, data)
-
-        def one(state: Proposed, fresh: Any) -> tuple[Proposed, Proposed]:
-            z, approximate, weights, levels = fresh
-            at, weight = jnp.array(-1), state.weight
-            for k in range(moves):
-                moved = levels[k] < weights[k] - weight
-                at, weight = jnp.where(moved, k, at), jnp.where(moved, weights[k], weight)
-            proposed = jnp.where(at < 0, state.z, z[at])
-            energy = target.potential(proposed, data)
-            before = state.potential_energy + state.ratio
-            ratio = jnp.where(at < 0, before, approximate[at]) - energy
-            # no number where the density has none: never accepted
-            rate = jnp.minimum(1.0, jnp.nan_to_num(jnp.exp(ratio - state.ratio), nan=0.0))
-            accepted = levels[moves] < jnp.log(rate)
-            new = state._replace(z=proposed, potential_energy=energy, weight=weight, ratio=ratio)
-            kept = jax.tree_util.tree_map(lambda a, b: jnp.where(accepted, a, b), new, state)
-            kept = kept._replace(i=state.i + 1, accept_prob=rate)
-            return kept, kept
-
-        return jax.lax.scan(one, state, (z, approximate, weights, levels))[1]
+        return walked(target, state, normals, levels, data)
 
     def statistics(state: Any) -> dict[str, Any]:
         return {"acceptance_rate": state.accept_prob, "lp": -state.potential_energy}

@@ -12,18 +12,22 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from spatialclusters.collapsed.density import log_marginal_likelihood
+from spatialclusters.collapsed.hyperparameters import hyperparameter_model, theta_of
+from spatialclusters.collapsed.layout import Problem, lay_out
 from spatialclusters.collapsed.mode import WarmStart, find_warm_start, stretch
+from spatialclusters.collapsed.problem import mixed_model
+from spatialclusters.collapsed.recovery import recover
+from spatialclusters.collapsed.statistics import padded, statistics
+from spatialclusters.collapsed.units import raw_moments, raw_values
 from spatialclusters.design import Design
 from spatialclusters.model import LIKELIHOOD, build_model
 from spatialclusters.parameters import LOG_SIZE, SIZE_CLASSES, size_classes
 from spatialclusters.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from spatialclusters.collapsed.layout import Problem
 
 __all__ = ["Data", "Search", "Target", "build_target", "gradient_of", "may_propose"]
 
@@ -183,21 +187,12 @@ def _recorded_variables(model: Any) -> list[Any]:
 
 def _problem(spec: ModelSpec, design: Design, roomy: bool) -> Problem:
     """Lay out the model over the rows, with as many classes of size as there can be if roomy."""
-    from spatialclusters.collapsed.problem import mixed_model
-
     problem = mixed_model(spec, design)
     return replace(problem, n_classes=SIZE_CLASSES) if roomy else problem
 
 
 def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
     import jax
-
-    from spatialclusters.collapsed.density import log_marginal_likelihood
-    from spatialclusters.collapsed.hyperparameters import hyperparameter_model, theta_of
-    from spatialclusters.collapsed.layout import lay_out
-    from spatialclusters.collapsed.recovery import recover
-    from spatialclusters.collapsed.statistics import padded, statistics
-    from spatialclusters.collapsed.units import raw_moments, raw_values
 
     layout = lay_out(_problem(spec, design, roomy))
 

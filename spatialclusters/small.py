@@ -10,16 +10,26 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any, Final
 
+import jax
 import numpy as np
 
 from spatialclusters.collapsed.mode import FRESH, WarmStart
+from spatialclusters.collapsed.surrogate import NU
 from spatialclusters.design import Design
 from spatialclusters.exported import chain_key, compiled, serialized
-from spatialclusters.kernels import Program, Proposed, agree, make_program
+from spatialclusters.kernels import (
+    agree,
+    begun,
+    make_program,
+    moves_under,
+    student,
+    walked,
+)
 from spatialclusters.program import Search, build_target, may_propose
-from spatialclusters.repeated import chain_moves, chain_records, gradients_of, labeled, on_points
+from spatialclusters.repeated import chain_records, gradients_of, labeled, on_points
 from spatialclusters.sampling import Sampled, Settings
 from spatialclusters.shelf import shelf_of
 from spatialclusters.spec import ModelSpec
@@ -34,6 +44,8 @@ must not depend on how many there are."""
 
 JUDGED: Final = 4
 """Chains that must agree."""
+
+_PLACE: Final = "place"
 
 
 def is_small(design: Design, settings: Settings) -> bool:
@@ -57,8 +69,6 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
         None where NUTS is needed, which may take long: there is no good surrogate, or chains that
         propose from it disagree.
     """
-    import jax
-
     if not may_propose(spec):
         return None
     started, cpu = time.perf_counter(), time.process_time()
@@ -66,23 +76,15 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
     warm = functions.warm_start()
     if not warm.proposes:
         return None
-    data = functions.target.prepare(design.y, warm)
-    move = functions.moves(warm, data)
+    chain = functions.chain(warm)
+    drawn, seconds = [], []
     # always of so many chains: what is drawn must not depend on how many are asked for
-    chains = [np.array(k) for k in range(max(settings.chains, JUDGED))]
-    moved, recorded, seconds = [], [], []
-    for chain in chains:
-        begun = time.perf_counter(), time.process_time()
-        moved.append(jax.block_until_ready(move(chain, data)))
-        seconds.append([time.perf_counter() - begun[0], time.process_time() - begun[1]])
-    if not agree(np.stack([states.z for states in moved[:JUDGED]])):
+    for k in range(max(settings.chains, JUDGED)):
+        at = time.perf_counter(), time.process_time()
+        drawn.append(jax.device_get(chain(k)))
+        seconds.append([time.perf_counter() - at[0], time.process_time() - at[1]])
+    if not agree(np.stack([each.pop(_PLACE) for each in drawn][:JUDGED])):
         return None
-    record = functions.records(warm, moved[0], data)
-    for chain, states, spent in zip(chains[: settings.chains], moved, seconds, strict=False):
-        begun = time.perf_counter(), time.process_time()
-        recorded.append(jax.device_get(record(chain, states, data)))
-        spent[0] += time.perf_counter() - begun[0]
-        spent[1] += time.process_time() - begun[1]
     timings = {
         **{name: float(value) for name, value in warm.judgments.items()},
         "preparation_cpu_seconds": time.process_time() - cpu - sum(spent for _, spent in seconds),
@@ -91,7 +93,8 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
         "wall_seconds": time.perf_counter() - started,
     }
     return labeled(
-        {name: np.stack([each[name] for each in recorded]) for name in recorded[0]}, timings
+        {name: np.stack([each[name] for each in drawn[: settings.chains]]) for name in drawn[0]},
+        timings,
     )
 
 
@@ -103,50 +106,11 @@ class _Functions:
         self.target = build_target(spec, design, options)
         self._y, self._settings = design.y, settings
         # seeds and numbers of chains share what is kept
-        self._seed = np.array(options.pop("seed"))
-        del options["chains"]
+        for name in ("seed", "chains"):
+            del options[name]
         self._shelf = shelf_of(spec, design, options)
 
-    def warm_start(self) -> WarmStart:
-        """Find the warm start, and a surrogate."""
-        search = self._search()
-        d = len(search.origin)
-
-        def example() -> tuple[Any, ...]:
-            data = self.target.prepare(self._y, WarmStart.identity(d))
-            return gradients_of(self.target), np.zeros((FRESH, d)), np.array(0), data
-
-        gradients = self._loaded("gradients", example)
-        one, many = on_points(gradients)
-        assert self.target.warm_up is not None  # the engine is collapsed
-        return self.target.warm_up(
-            one, self._y, int(self._seed), gradients=many, surrogate=True, search=search
-        )
-
-    def moves(self, warm: WarmStart, data: Any) -> Callable[[Any, Any], Proposed]:
-        """Return the function of a chain's number and data to its states after tuning."""
-
-        def of_chain(seed: Any, chain: Any, data: Any) -> Any:
-            states = chain_moves(self._program(warm), self._settings, 1)
-            return states(chain_key(seed, chain), data)
-
-        loaded = self._loaded("moves", lambda: (of_chain, self._seed, np.array(0), data))
-        return lambda chain, data: Proposed(*loaded(self._seed, chain, data))
-
-    def records(
-        self, warm: WarmStart, states: Proposed, data: Any
-    ) -> Callable[[Any, Proposed, Any], dict[str, Any]]:
-        """Return the function of a chain's number, its states and data to what is kept of them."""
-
-        def of_chain(seed: Any, chain: Any, states: Any, data: Any) -> Any:
-            return chain_records(self._program(warm))(states, chain_key(seed, chain), data)
-
-        loaded = self._loaded("records", lambda: (of_chain, self._seed, np.array(0), states, data))
-        return lambda chain, states, data: loaded(self._seed, chain, states, data)
-
-    def _program(self, warm: WarmStart) -> Program:
-        return make_program(self.target, asdict(self._settings), warm)
-
+    @cached_property
     def _search(self) -> Search:
         search = self.target.search
         assert search is not None  # the engine is collapsed
@@ -158,10 +122,56 @@ class _Functions:
         kept = json.loads(self._shelf.content("search.json", found))
         return Search(np.array(kept["origin"], dtype=float), np.array(kept["logarithms"], bool))
 
+    @cached_property
+    def _gradients(self) -> Any:
+        def example() -> tuple[Any, ...]:
+            d = len(self._search.origin)
+            data = self.target.prepare(self._y, WarmStart.identity(d))
+            return gradients_of(self.target), np.zeros((FRESH, d)), np.array(0), data
+
+        return on_points(self._loaded("gradients", example))
+
+    def warm_start(self) -> WarmStart:
+        """Find the warm start, and a surrogate."""
+        assert self.target.warm_up is not None  # the engine is collapsed
+        one, many = self._gradients
+        return self.target.warm_up(
+            one, self._y, self._settings.seed, gradients=many, surrogate=True, search=self._search
+        )
+
+    def chain(self, warm: WarmStart) -> Callable[[int], dict[str, Any]]:
+        """Return the function of a chain's number to what is kept of it, and its places.
+
+        Random numbers of the proposals come from NumPy, in a fifth of the time, and need no code
+        that has to be compiled and loaded.
+        """
+        data = self.target.prepare(self._y, warm)
+        d, tune, seed = len(warm.mode), self._settings.tune, self._settings.seed
+        length, moves = tune + self._settings.draws, moves_under(d)
+        energies = self._gradients[1]
+
+        def whole(
+            z: Any, energy: Any, normals: Any, levels: Any, numbers: Any, data: Any
+        ) -> dict[str, Any]:
+            key = chain_key(*numbers)
+            states = walked(self.target, begun(z, energy, key, data), normals, levels, data)
+            states = jax.tree_util.tree_map(lambda x: x[tune:], states)
+            program = make_program(self.target, asdict(self._settings), warm)
+            return chain_records(program)(states, key, data) | {_PLACE: states.z}
+
+        def arguments(k: int) -> tuple[Any, ...]:
+            rng = np.random.default_rng([seed, k])
+            z = student(rng.standard_normal(d + NU))
+            energy = energies(z[None], data)[0][0]
+            normals = rng.standard_normal((length, moves, d + NU))
+            levels = -rng.standard_exponential((length, moves + 1))
+            return z, energy, normals, levels, np.array([seed, k]), data
+
+        loaded = self._loaded("chain", lambda: (whole, *arguments(0)))
+        return lambda k: dict(loaded(*arguments(k)))
+
     def _loaded(self, name: str, make: Callable[[], tuple[Any, ...]]) -> Callable[..., Any]:
         """Return a function of pytrees, of which ``make`` gives one with example arguments."""
-        import jax
-
         content = self._shelf.content(f"{name}.stablehlo", lambda: serialized(*make()))
         function = compiled(content)
         return lambda *arguments: function(*jax.tree_util.tree_leaves(arguments))
