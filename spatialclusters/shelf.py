@@ -34,6 +34,13 @@ KEPT: Final = 100
 """Folders that are kept, those that were used last. One takes some 100 kB."""
 
 _USED: Final = ("jax", "jaxlib", "pymc", "pytensor", "numpy", "scipy")
+_CHOICES: Final = (
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+)
+"""What users of JAX can set that makes other functions."""
+
 _DIGEST: Final = hashlib.sha256().digest_size
 
 
@@ -88,8 +95,12 @@ def _is_whole(stored: bytes) -> bool:
 
 def shelf_of(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Shelf:
     """Return the shelf for what is made from all this by the installed versions on this machine."""
+    import jax
+
     weights = None if design.weights is None else _digest(design.weights.to_dataset())
-    made_from = [spec.digest, _digest(design.data), weights, dict(settings), *_surroundings()]
+    chosen = [str(getattr(jax.config, name)) for name in _CHOICES]
+    made_from = [spec.digest, _digest(design.data), weights, dict(settings), chosen]
+    made_from += _surroundings()
     name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     return Shelf(cache_folder() / "models" / name)
 
