@@ -110,10 +110,10 @@ def code_kept() -> Iterator[None]:
         reset_cache()
 
 
-def serialized(function: Callable[..., Any], *example: Any) -> bytes:
+def serialized(function: Callable[..., Any], *example: Any, named: bool = False) -> bytes:
     """Return a function of these arguments, arrays or their shapes, as StableHLO.
 
-    Its result is a flat list of arrays as well, unless it is a dict of arrays.
+    Its result is a flat list of arrays as well; or, if ``named``, the dict of arrays that it is.
     """
     import jax
     import jax.export
@@ -122,7 +122,7 @@ def serialized(function: Callable[..., Any], *example: Any) -> bytes:
 
     def flat(*arrays: Any) -> Any:
         result = function(*jax.tree_util.tree_unflatten(structure, arrays))
-        return result if isinstance(result, dict) else jax.tree_util.tree_leaves(result)
+        return dict(result) if named else jax.tree_util.tree_leaves(result)
 
     shapes = [jax.ShapeDtypeStruct(np.shape(x), x.dtype) for x in leaves]
     return bytes(jax.export.export(jax.jit(flat))(*shapes).serialize())
@@ -140,9 +140,11 @@ def compiled(content: bytes) -> Callable[..., Any]:
     return jax.jit(exported.call).lower(*shapes).compile()  # type: ignore[no-any-return]
 
 
-def export_function(folder: Path, name: str, function: Callable[..., Any], *example: Any) -> None:
-    """Write a function of these arguments to a file of its own."""
-    content = serialized(function, *example)
+def export_function(
+    folder: Path, name: str, function: Callable[..., Any], *example: Any, named: bool = False
+) -> None:
+    """Write what :func:`serialized` returns to a file."""
+    content = serialized(function, *example, named=named)
     replace_file(folder / f"{name}.stablehlo", lambda file: file.write(content))
 
 

@@ -90,7 +90,7 @@ def _export(
     export_function(folder, "init", program.init, key, z, *energy, data)
     export_function(folder, "steps", steps, state, data)
     states = jax.eval_shape(steps, state, data)
-    export_function(folder, "record", record, states, key, data)
+    export_function(folder, "record", record, states, key, data, named=True)
     write_data(folder, data)
     return read_program(folder)
 

@@ -167,11 +167,13 @@ class _Functions:
             levels = -rng.standard_exponential((length, moves + 1))
             return z, energy, normals, levels, np.array([seed, k]), data
 
-        loaded = self._loaded("chain", lambda: (whole, *arguments(0)))
+        loaded = self._loaded("chain", lambda: (whole, *arguments(0)), named=True)
         return lambda k: dict(loaded(*arguments(k)))
 
-    def _loaded(self, name: str, make: Callable[[], tuple[Any, ...]]) -> Callable[..., Any]:
+    def _loaded(
+        self, name: str, make: Callable[[], tuple[Any, ...]], *, named: bool = False
+    ) -> Callable[..., Any]:
         """Return a function of pytrees, of which ``make`` gives one with example arguments."""
-        content = self._shelf.content(f"{name}.stablehlo", lambda: serialized(*make()))
+        content = self._shelf.content(f"{name}.stablehlo", lambda: serialized(*make(), named=named))
         function = compiled(content)
         return lambda *arguments: function(*jax.tree_util.tree_leaves(arguments))

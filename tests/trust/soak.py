@@ -2,8 +2,8 @@
 
     python -m tests.trust.soak --fits 200 --output docs/records
 
-Every tenth fit is one of :func:`spatialclusters.fit`, in processes of their own; the others are by a
-sampler that is compiled in this process for another model. Each is saved, read and asked what a session
+Every tenth fit is one of :func:`spatialclusters.fit`, of spatial models in this process, of others in
+processes of their own; the rest are by a sampler that is compiled in this process for another model. Each is saved, read and asked what a session
 asks; every 25th gets a report. After a fifth of the fits everything that is built once has been built.
 """
 
@@ -163,8 +163,8 @@ def record(found: list[Held], wanted: int) -> str:
         "",
         f"`python -m tests.trust.soak --fits {wanted} --output docs/records`",
         "",
-        f"{fits} fits of one chain (10 + 50 iterations) in one session: {own} by `sc.fit`, whose chains have processes of",
-        f"their own, and {fits - own} by {own} samplers that were compiled in this process; {', '.join(MODELS)}",
+        f"{fits} fits of one chain (10 + 50 iterations) in one session: {own} by `sc.fit` (spatial models in this process,",
+        f"the others in processes of their own), and {fits - own} by {own} samplers that were compiled in this process; {', '.join(MODELS)}",
         "in turn. Each fit was saved, read, checked, and compared with its regressions; every",
         f"{REPORT}th got a report. After each: memory that is resident, open file handles, threads, child processes, and",
         "files left among the temporary ones. Compared are the second fifth of the fits and the last:",
@@ -184,8 +184,7 @@ def record(found: list[Held], wanted: int) -> str:
     lines += [
         "",
         f"Memory, median: {np.median(early):.1f} MB in the second fifth, {np.median(late):.1f} MB in the last. Threads are those",
-        "of JAX in this process, some for each of the 100 devices that PyMC asks it for; a session that only calls",
-        "`sc.fit` has none of them.",
+        "of JAX in this process.",
     ]
     return "\n".join(lines) + "\n"
 
