@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import uuid
@@ -48,13 +49,15 @@ class _Patient(io.RawIOBase):
     """A file that keeps its first error to itself, and in memory what comes after it.
 
     HDF5 that fails to write tries again when Python ends, and HDF5 that does not read what it has
-    written follows addresses that are none: either takes the process down with it.
+    written takes garbage for addresses: either takes the process down with it. Memory holds at most
+    what has not been written.
     """
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self._at = 0
-        self._later: list[tuple[int, bytes]] = []
+        self._at = int(file.tell())
+        self._size = 0
+        self._later: dict[tuple[int, int], bytes] = {}
         self.problem: OSError | None = None
 
     def readable(self) -> bool:
@@ -66,46 +69,68 @@ class _Patient(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self._at
+
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = int(self._file.seek(offset, whence))
         if whence == io.SEEK_END:
-            self._at = max([self._at, *(at + len(data) for at, data in self._later)])
+            self._at = self._end() + offset
+        else:
+            self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        view, start = memoryview(buffer).cast("B"), self._at
+        view, start, end = memoryview(buffer).cast("B"), self._at, self._end()
+        self._file.seek(start)
         read = int(self._file.readinto(view) or 0)
-        if self._later:
-            end = min(start + len(view), self.seek(0, io.SEEK_END))
-            # what nobody has written is zero
-            view[read:] = bytes(len(view) - read)
-            for at, data in self._later:
-                first, last = max(at, start), min(at + len(data), end)
+        if self.problem is not None:
+            kept, read = read, max(0, min(len(view), end - start))
+            view[kept:read] = bytes(max(0, read - kept))
+            for (at, length), data in self._later.items():
+                first, last = max(at, start), min(at + length, start + read)
                 if first < last:
                     view[first - start : last - start] = data[first - at : last - at]
-            read = max(0, end - start)
-        self.seek(start + read)
+        self._at += read
         return read
 
     def write(self, data: Any) -> int:
         left = memoryview(data).cast("B")
-        size = len(left)
+        at, size = self._at, len(left)
         try:
+            if self.problem is None:
+                self._file.seek(at)
             while self.problem is None and left:
                 left = left[self._file.write(left) :]
         except OSError as problem:
-            self.problem = problem
+            self._fail(problem)
         if left:
-            self._later.append((self._at + size - len(left), bytes(left)))
-        self._at += size
+            place = at + size - len(left), len(left)
+            self._later.pop(place, None)  # what was written last is read
+            self._later[place] = bytes(left)
+        self._at = at + size
+        self._size = max(self._size, self._at)
         return size
 
     def truncate(self, size: int | None = None) -> int:
+        size = self._at if size is None else size
         try:
-            return int(self._file.truncate(size)) if self.problem is None else size or 0
+            if self.problem is None:
+                return int(self._file.truncate(size))
         except OSError as problem:
-            self.problem = problem
-            return size or 0
+            self._fail(problem)
+        with contextlib.suppress(OSError):
+            self._file.truncate(min(size, int(self._file.seek(0, io.SEEK_END))))
+        later = ((at, data[: max(0, size - at)]) for (at, _), data in self._later.items())
+        self._later = {(at, len(data)): data for at, data in later if data}
+        self._size = size
+        return size
+
+    def _end(self) -> int:
+        return int(self._file.seek(0, io.SEEK_END)) if self.problem is None else self._size
+
+    def _fail(self, problem: OSError) -> None:
+        self._size = int(self._file.seek(0, io.SEEK_END))
+        self.problem = problem
 
 
 def write_netcdf(file: BinaryIO, data: Any) -> None:

@@ -77,21 +77,22 @@ def test_what_a_full_disk_did_not_take_is_read_back(tmp_path, monkeypatch):
     """HDF5 that reads something else than it has written crashes, now and then."""
     rng = np.random.default_rng(1)
     monkeypatch.setattr(Full, "room", 400)
-    whole = io.BytesIO()
-    with Full(tmp_path / "data", "w+") as raw:
+    with io.FileIO(tmp_path / "whole", "w+") as whole, Full(tmp_path / "full", "w+") as raw:
         patient = _Patient(raw)
-        for _ in range(400):
-            at, data = int(rng.integers(900)), rng.bytes(int(rng.integers(1, 60)))
+        for step in range(600):
+            at, kind, data = int(rng.integers(900)), rng.integers(6), rng.bytes(rng.integers(1, 60))
+            found = []
             for file in (whole, patient):
-                file.seek(at)
-                assert file.write(data) == len(data)
-            assert patient.seek(0, io.SEEK_END) == whole.seek(0, io.SEEK_END)
-            at, found = int(rng.integers(900)), []
-            for file in (whole, patient):
-                file.seek(at)
                 buffer = bytearray(b"x" * 100)
-                found.append(buffer[: file.readinto(buffer)])
-            assert found[0] == found[1]
+                file.seek(at)
+                if kind == 0 and step > 100:
+                    found.append(file.truncate(at))
+                elif kind < 4:
+                    found.append(file.write(data))
+                read = file.seek(-30, io.SEEK_CUR) if at > 60 else file.seek(0)
+                found.append((file.tell(), read, buffer[: file.readinto(buffer)], file.tell()))
+                found.append((file.seek(0, io.SEEK_END), file.tell()))
+            assert found[: len(found) // 2] == found[len(found) // 2 :]
     assert "No space left" in str(patient.problem)
 
 
