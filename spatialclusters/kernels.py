@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -270,10 +271,7 @@ def walked(target: Target, state: Proposed, normals: Any, levels: Any, data: Any
     import jax
     import jax.numpy as jnp
 
-    # what does not depend on the state is found for all steps at once
-    z = student(normals)
-    approximate, weights = _judged(z, data)
-    moves = normals.shape[1]
+    n, moves = levels.shape[0], levels.shape[1] - 1
 
     def one(state: Proposed, fresh: Any) -> tuple[Proposed, Proposed]:
         z, approximate, weights, levels = fresh
@@ -293,8 +291,17 @@ def walked(target: Target, state: Proposed, normals: Any, levels: Any, data: Any
         kept = kept._replace(i=state.i + 1, accept_prob=rate)
         return kept, kept
 
-    states: Proposed = jax.lax.scan(one, state, (z, approximate, weights, levels))[1]
-    return states
+    def block(state: Proposed, numbers: Any) -> tuple[Proposed, Proposed]:
+        # what does not depend on the state is found for many steps at once, not for all: memory
+        normals, levels = numbers
+        z = student(normals)
+        last, states = jax.lax.scan(one, state, (z, *_judged(z, data), levels))
+        return last, states
+
+    size = math.gcd(n, BLOCK)
+    blocks = [x.reshape(n // size, size, *x.shape[1:]) for x in (normals, levels)]
+    states = jax.lax.scan(block, state, tuple(blocks))[1]
+    return jax.tree_util.tree_map(lambda x: x.reshape(n, *x.shape[2:]), states)  # type: ignore[no-any-return]
 
 
 def _judged(z: Any, data: Any) -> tuple[Any, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -104,7 +105,20 @@ def build_target(
     jax.config.update("jax_enable_x64", True)
     if settings["engine"] == "collapsed":
         return _collapsed(spec, design, other_sizes and spec.likelihood.scale == "size")
-    return _full(spec, design, settings["jitter"])
+    with _in_double():
+        return _full(spec, design, settings["jitter"])
+
+
+@contextmanager
+def _in_double() -> Iterator[None]:
+    """Let PyTensor use float64, whatever it was asked for."""
+    import jax
+    import pytensor
+
+    with pytensor.config.change_flags(floatX="float64"):
+        yield
+    # its module for JAX, when first imported, has set this by what it was asked for then
+    jax.config.update("jax_enable_x64", True)
 
 
 def may_propose(spec: ModelSpec) -> bool:
@@ -198,7 +212,8 @@ def _collapsed(spec: ModelSpec, design: Design, roomy: bool) -> Target:
 
     @cache
     def built() -> tuple[Callable[[Any, Any], list[Any]], Search, int, list[str]]:
-        with jax.ensure_compile_time_eval():  # also where a function is traced
+        # a function may be being traced
+        with _in_double(), jax.ensure_compile_time_eval():
             model, theta = hyperparameter_model(spec, design)
             kept = _recorded_variables(model)
             values = [*model.replace_rvs_by_values(theta), *kept]

@@ -27,7 +27,6 @@ from spatialclusters.spec import ModelSpec
 
 __all__ = [
     "RepeatedSampler",
-    "chain_moves",
     "chain_records",
     "gradients_of",
     "labeled",
@@ -231,7 +230,7 @@ def labeled(recorded: dict[str, np.ndarray], timings: dict[str, Any]) -> Sampled
     return Sampled(posterior, stats, means, variances, timings)
 
 
-def chain_moves(program: Program, settings: Settings, thin: int) -> Callable[[Any, Any], Any]:
+def _chain_moves(program: Program, settings: Settings, thin: int) -> Callable[[Any, Any], Any]:
     """Return the function of key and data to the states that a chain keeps."""
     import jax
 
@@ -267,7 +266,7 @@ def _whole_chain(program: Program, settings: Settings, thin: int) -> Any:
     """Return a chain as one compiled function of key and data."""
     import jax
 
-    moves, records = chain_moves(program, settings, thin), chain_records(program)
+    moves, records = _chain_moves(program, settings, thin), chain_records(program)
     return jax.jit(lambda key, data: records(moves(key, data), key, data))
 
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -221,10 +221,13 @@ def fit_design(
 
 
 def _here(spec: ModelSpec, design: Design, settings: Settings, *, shown: bool) -> Sampled | None:
-    from rich.console import Console
     from threadpoolctl import threadpool_limits
 
-    status = Console(stderr=True).status("sampling") if shown else nullcontext()
+    status: AbstractContextManager[Any] = nullcontext()
+    if shown:
+        from rich.console import Console
+
+        status = Console(stderr=True).status("sampling")
     # one thread: draws must not depend on how many cores there are
     with status, threadpool_limits(1, "blas"), code_kept():
         return sample_here(spec, design, settings)

@@ -57,7 +57,7 @@ class Settings:
     Attributes
     ----------
     seed
-        Chain k's key is derived from (seed, k).
+        Chain k's key is derived from (seed, k), and so are other random numbers of it.
     chains, tune, draws
         Number of chains, and iterations of each.
     target_accept

@@ -10,9 +10,8 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Shelf", "shelf_of"]
 
+Loaded = TypeVar("Loaded")
+
 _LOG = logging.getLogger(__name__)
 
 KEPT: Final = 100
@@ -37,6 +38,7 @@ _USED: Final = ("jax", "jaxlib", "pymc", "pytensor", "numpy", "scipy")
 _CHOICES: Final = (
     "jax_default_matmul_precision",
     "jax_default_prng_impl",
+    "jax_random_seed_offset",
     "jax_threefry_partitionable",
 )
 """What users of JAX can set that makes other functions."""
@@ -57,30 +59,32 @@ class Shelf:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     shelf = Shelf(Path(folder) / "model")
-    ...     [shelf.content("square", lambda: b"9"), shelf.content("square", lambda: b"not made")]
-    [b'9', b'9']
+    ...     [shelf.take("square", made, int) for made in (lambda: b"9", lambda: b"not made")]
+    [9, 9]
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def content(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """Return what is kept under a name, or make it and keep it."""
+    def take(self, name: str, make: Callable[[], bytes], load: Callable[[bytes], Loaded]) -> Loaded:
+        """Load what is kept under a name, or make it, and keep it if it can be loaded."""
         path = self._folder / name
         stored = b""
         with contextlib.suppress(OSError):
             stored = path.read_bytes()
             os.utime(self._folder)
         if _is_whole(stored):
-            return stored[_DIGEST:]
+            return load(stored[_DIGEST:])
         made = make()
+        loaded = load(made)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             replace_file(path, lambda file: file.write(hashlib.sha256(made).digest() + made))
-            self._forget_others()
         except OSError as problem:  # a folder that cannot be written costs time, nothing else
             _LOG.debug("shelf: %s is not kept: %s", name, problem)
-        return made
+        with contextlib.suppress(OSError):  # another process removes some, too
+            self._forget_others()
+        return loaded
 
     def _forget_others(self) -> None:
         """Remove the folders that nobody has used for longest, where there are too many."""
@@ -93,6 +97,20 @@ def _is_whole(stored: bytes) -> bool:
     return stored[:_DIGEST] == hashlib.sha256(stored[_DIGEST:]).digest()
 
 
+def _surroundings() -> tuple[Any, ...]:
+    """Return what else decides what is made: sources of this package, versions, the machine."""
+    sources = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        sources.update(path.read_bytes())
+    machine = platform.system(), platform.machine(), platform.node()
+    versions = [version_of(name) for name in _USED]
+    return sources.hexdigest(), versions, platform.python_version(), machine
+
+
+_SURROUNDINGS: Final = _surroundings()
+"""Of what runs: sources that change on disk later do not."""
+
+
 def shelf_of(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Shelf:
     """Return the shelf for what is made from all this by the installed versions on this machine."""
     import jax
@@ -100,19 +118,9 @@ def shelf_of(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Sh
     weights = None if design.weights is None else _digest(design.weights.to_dataset())
     chosen = [str(getattr(jax.config, name)) for name in _CHOICES]
     made_from = [spec.digest, _digest(design.data), weights, dict(settings), chosen]
-    made_from += _surroundings()
+    made_from += [jax.default_backend(), *_SURROUNDINGS]
     name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     return Shelf(cache_folder() / "models" / name)
-
-
-@cache
-def _surroundings() -> tuple[Any, ...]:
-    """Return what else decides what is made: sources of this package, versions, the machine."""
-    sources = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        sources.update(path.read_bytes())
-    versions = [version_of(name) for name in _USED]
-    return sources.hexdigest(), versions, platform.python_version(), list(platform.uname())
 
 
 def _digest(data: xr.Dataset) -> str:

@@ -105,8 +105,8 @@ class _Functions:
         options = asdict(settings)
         self.target = build_target(spec, design, options)
         self._y, self._settings = design.y, settings
-        # seeds and numbers of chains share what is kept
-        for name in ("seed", "chains"):
+        # seeds, numbers of chains and their lengths share what is kept
+        for name in ("seed", "chains", "tune", "draws"):
             del options[name]
         self._shelf = shelf_of(spec, design, options)
 
@@ -119,7 +119,7 @@ class _Functions:
             values = {name: x.tolist() for name, x in search()._asdict().items()}
             return json.dumps(values).encode()
 
-        kept = json.loads(self._shelf.content("search.json", found))
+        kept = self._shelf.take("search.json", found, json.loads)
         return Search(np.array(kept["origin"], dtype=float), np.array(kept["logarithms"], bool))
 
     @cached_property
@@ -160,20 +160,23 @@ class _Functions:
             return chain_records(program)(states, key, data) | {_PLACE: states.z}
 
         def arguments(k: int) -> tuple[Any, ...]:
-            rng = np.random.default_rng([seed, k])
+            # as a child: default_rng([seed, 0]) would be that of the warm start
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,)))
             z = student(rng.standard_normal(d + NU))
             energy = energies(z[None], data)[0][0]
             normals = rng.standard_normal((length, moves, d + NU))
             levels = -rng.standard_exponential((length, moves + 1))
             return z, energy, normals, levels, np.array([seed, k]), data
 
-        loaded = self._loaded("chain", lambda: (whole, *arguments(0)), named=True)
+        name = f"chain-{tune}-{length - tune}"
+        loaded = self._loaded(name, lambda: (whole, *arguments(0)), named=True)
         return lambda k: dict(loaded(*arguments(k)))
 
     def _loaded(
         self, name: str, make: Callable[[], tuple[Any, ...]], *, named: bool = False
     ) -> Callable[..., Any]:
         """Return a function of pytrees, of which ``make`` gives one with example arguments."""
-        content = self._shelf.content(f"{name}.stablehlo", lambda: serialized(*make(), named=named))
-        function = compiled(content)
+        function = self._shelf.take(
+            f"{name}.stablehlo", lambda: serialized(*make(), named=named), compiled
+        )
         return lambda *arguments: function(*jax.tree_util.tree_leaves(arguments))

@@ -1,11 +1,13 @@
 """Fits in the calling process, and what they leave for the next one."""
 
 import logging
+import shutil
 from dataclasses import asdict
 
 import jax
 import numpy as np
 import pandas as pd
+import pytensor
 import pytest
 from scipy.special import expit
 
@@ -20,7 +22,7 @@ from spatialclusters.shelf import Shelf, shelf_of
 
 SAME = 1e-6  # relative: compiled at once or one by one rounds differently, chains magnify it
 REGIONS = [f"r{k:02d}" for k in range(20)]
-NAMES = ["chain.stablehlo", "gradients.stablehlo", "search.json"]
+NAMES = ["chain-50-60.stablehlo", "gradients.stablehlo", "search.json"]
 
 
 def ring(weight=1.0):
@@ -94,7 +96,7 @@ def test_a_chain_is_that_of_a_loop_over_its_numbers():
     def student(normals):
         return normals[:d] / np.sqrt(np.mean(normals[d:] ** 2))
 
-    rng = np.random.default_rng([2, 1])
+    rng = np.random.default_rng(np.random.SeedSequence(2, spawn_key=(1,)))
     z = student(rng.standard_normal(d + NU))
     normals = rng.standard_normal((50, 2 * d, d + NU))
     uniform = np.exp(-rng.standard_exponential((50, 2 * d + 1)))
@@ -149,6 +151,13 @@ def test_a_later_fit_builds_nothing_and_has_the_same_bits(models, monkeypatch):
     assert list(models.iterdir()) == [folder]
 
 
+def test_all_is_in_double_precision_whatever_pytensor_was_asked_for(models):
+    with pytensor.config.change_flags(floatX="float32"):
+        single = fitted()
+    shutil.rmtree(models)
+    expect_same(fitted(), single)
+
+
 def test_what_is_damaged_is_made_again(models):
     first = fitted()
     (folder,) = models.iterdir()
@@ -164,7 +173,7 @@ def test_without_a_folder_nothing_is_kept_and_nothing_fails(models, caplog):
     models.write_text("in the way")
     with caplog.at_level(logging.DEBUG, "spatialclusters"):
         first = fitted()
-    assert "chain.stablehlo is not kept" in caplog.text
+    assert "chain-50-60.stablehlo is not kept" in caplog.text
     expect_same(first, fitted())
 
 
@@ -172,7 +181,7 @@ def test_what_is_kept_belongs_to_model_data_and_length(models, monkeypatch):
     """All that functions are traced from is in the name of their folder."""
 
     def place(model, **options):
-        asked = {"tune": 50, "draws": 60, "engine": "collapsed"} | options
+        asked = {"engine": "collapsed", "jitter": 0.5} | options
         return shelf_of(*model, asked)._folder
 
     first = place(lag())
@@ -185,22 +194,28 @@ def test_what_is_kept_belongs_to_model_data_and_length(models, monkeypatch):
         place(lag(weight=1.0 + 1e-12)),
         place(lag(shift=1e-12)),
         place(lag(**prior)),
-        place(lag(), draws=61),
+        place(lag(), jitter=0.6),
         place((spec, Design(more, design.weights))),
         place((spec, Design(design.data.assign_attrs(intercept=0), design.weights))),
         place((spec, Design(design.data))),
     ]
-    monkeypatch.setattr(shelf, "_surroundings", lambda: ("another version",))
+    monkeypatch.setattr(shelf, "_SURROUNDINGS", ("another version",))
     others.append(place(lag()))
     assert len({first, *others}) == 1 + len(others)
+
+
+def test_what_cannot_be_loaded_is_not_kept(tmp_path):
+    with pytest.raises(ValueError, match="invalid literal"):
+        Shelf(tmp_path / "a").take("number", lambda: b"x", int)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_folders_used_last_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(shelf, "KEPT", 2)
     shelves = {name: Shelf(tmp_path / name) for name in "abc"}
     for at, name in enumerate("aba"):
-        shelves[name].content("it", lambda: b"made")
+        shelves[name].take("it", lambda: b"made", bytes)
         shelf.os.utime(tmp_path / name, (at, at))
-    shelves["a"].content("it", refuse)  # used later than b
-    shelves["c"].content("it", lambda: b"made")
+    shelves["a"].take("it", refuse, bytes)  # used later than b
+    shelves["c"].take("it", lambda: b"made", bytes)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
