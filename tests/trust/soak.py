@@ -3,8 +3,9 @@
     python -m tests.trust.soak --fits 200 --output docs/records
 
 Every tenth fit is one of :func:`spatialclusters.fit`, of spatial models in this process, of others in
-processes of their own; the rest are by a sampler that is compiled in this process for another model. Each is saved, read and asked what a session
-asks; every 25th gets a report. After a fifth of the fits everything that is built once has been built.
+processes of their own; the rest are by a sampler that is compiled in this process for another model.
+Each is saved, read and asked what a session asks; every 25th gets a report. After a fifth of the
+fits everything that is built once has been built.
 """
 
 from __future__ import annotations
