@@ -31,7 +31,7 @@ from scipy import stats
 FAMILY_WISE = 0.01  # over all quantities and both interval widths of a process, by Bonferroni
 TUNE, DRAWS = 300, 1000
 SLOW = 50  # bulk ESS; data sets with less in any quantity are counted
-RECORD = "recovery-processes.md"
+RECORDS = {"auto": "recovery-processes-proposals.md", "nuts": "recovery-processes.md"}
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -53,13 +53,6 @@ REGION = {
     "rho": (-0.6, 0.8),
     "lambda": (-0.6, 0.8),
     "sigma": (0.3, 1.0),
-}
-SETTINGS = {
-    "engine": "collapsed",
-    "tune": TUNE,
-    "target_accept": 0.8,
-    "max_tree_depth": 10,
-    "jitter": 0.5,
 }
 
 
@@ -198,60 +191,36 @@ def simulate(spec, design, rng):
     return {n: v if n in free else v / unit for n, v in truth.items()}, y / unit
 
 
-def compiled(program):
-    """Return a whole chain as one function of (key, data)."""
-    import jax
-
-    def chain(key, data):
-        def step(state, _):
-            state = program.step(state, data)
-            return state, state
-
-        tuned = jax.lax.scan(
-            lambda s, _: (step(s, _)[0], None), program.first(key, data), length=TUNE
-        )[0]
-        states = jax.lax.scan(step, tuned, length=DRAWS)[1]
-        return jax.lax.map(lambda state: program.record(state, key, data), states)
-
-    return jax.jit(chain)
-
-
-def fit_datasets(name: str, datasets: int, seed: int, folder: Path) -> None:
+def fit_datasets(name: str, datasets: int, seed: int, sampler: str, folder: Path) -> None:
     """Fit the data sets of a process that are not there yet, one line of JSON each."""
-    import jax
     from arviz_stats.base import array_stats
 
-    from spatialclusters.exported import chain_key
-    from spatialclusters.kernels import make_program
-    from spatialclusters.program import build_target
+    from spatialclusters.repeated import RepeatedSampler
+    from spatialclusters.run import choose_settings
 
-    file = lines_file(folder, name, seed)
+    file = lines_file(folder, name, seed, sampler)
     done = file.read_text().count("\n") if file.exists() else 0
     spec, design = model_of(PROCESSES[name])
-    target = build_target(spec, design, SETTINGS)
-    gradient = jax.jit(jax.value_and_grad(target.potential))
-    chains = {}  # one for good warm starts, one for others
+    settings = choose_settings(
+        spec, seed=seed, engine="collapsed", sampler=sampler, tune=TUNE, draws=DRAWS
+    )
+    repeated = RepeatedSampler(spec, design, settings)
     with file.open("a") as out:
         for number in range(done, datasets):
             started = time.perf_counter()
             rng = np.random.default_rng([seed, list(PROCESSES).index(name), number])
             truth, y = simulate(spec, design, rng)
-            key = chain_key(seed, number)
-            warm = target.warm_up(gradient, y, seed)
-            if warm.good not in chains:
-                chains[warm.good] = compiled(make_program(target, SETTINGS, warm))
-            recorded = chains[warm.good](key, target.prepare(y, warm))
-            arrays = {n: np.asarray(values) for n, values in recorded.items()}
-            kept = {n: v for n, v in arrays.items() if n.startswith("posterior ")}
-            draws = {n.removeprefix("posterior "): v for n, v in kept.items()}
+            sample = repeated.sample(y, seed=seed, chain=number)
+            draws = {n: values[0] for n, values in sample.posterior.items()}
             known = quantities(truth, design, true_impacts(truth, design))
             sampled = quantities(draws, design, drawn_impacts(draws, spec, design))
             halves = {n: v.reshape(2, -1) for n, v in sampled.items()}
             line = {
                 "dataset": number,
                 "seconds": time.perf_counter() - started,
-                "pareto k": float(warm.pareto_k),
-                "diverging": int(np.sum(arrays.get("stat diverging", 0))),
+                "pareto k": sample.timings["pareto_k"],
+                "by proposals": "diverging" not in sample.stats,
+                "diverging": int(np.sum(sample.stats.get("diverging", 0))),
                 "truth": {n: float(v) for n, v in known.items()},
                 "mean": {n: float(v.mean()) for n, v in sampled.items()},
                 "rank": {n: float((sampled[n] < known[n]).mean()) for n in known},
@@ -262,13 +231,15 @@ def fit_datasets(name: str, datasets: int, seed: int, folder: Path) -> None:
             out.flush()
 
 
-def lines_file(folder: Path, name: str, seed: int) -> Path:
-    return folder / f"recovery-{name}-{seed}.jsonl"
+def lines_file(folder: Path, name: str, seed: int, sampler: str) -> Path:
+    return folder / f"recovery-{name}-{sampler}-{seed}.jsonl"
 
 
-def read_lines(folder: Path, name: str, seed: int, datasets: int) -> list[dict] | None:
+def read_lines(
+    folder: Path, name: str, seed: int, sampler: str, datasets: int
+) -> list[dict] | None:
     """Return the data sets of a process if all are there."""
-    file = lines_file(folder, name, seed)
+    file = lines_file(folder, name, seed, sampler)
     lines = file.read_text().splitlines() if file.exists() else []
     return [json.loads(line) for line in lines[:datasets]] if len(lines) >= datasets else None
 
@@ -296,11 +267,12 @@ def section(name: str, seed: int, lines: list[dict]) -> tuple[str, str]:
     seconds = np.median([line["seconds"] for line in lines])
     diverging = sum(line["diverging"] for line in lines)
     other = sum(not line["pareto k"] < 0.5 for line in lines)
+    proposed = sum(line["by proposals"] for line in lines)
     slow = sum(min(line["ess"].values()) < SLOW for line in lines)
     ess = {q: min(line["ess"][q] for line in lines) for q in hits}
     r_hat = {q: max(line["r_hat"][q] for line in lines) for q in hits}
     verdict = "all inside" if passes(lines) else "**NOT all inside**"
-    cells = [name, seed, verdict, diverging, other, slow, f"{min(ess.values()):.0f}"]
+    cells = [name, seed, verdict, proposed, diverging, other, slow, f"{min(ess.values()):.0f}"]
     cells += [f"{max(r_hat.values()):.3f}", f"{seconds:.1f}"]
     parts = [f"outcome `{process.outcome}`"]
     if process.structure is not None:
@@ -334,7 +306,7 @@ def record(runs: list[tuple[str, int, list[dict]]], arguments: argparse.Namespac
         "# Recovery by spatial process",
         "",
         f"`python tests/statistical/process_recovery.py --process {arguments.process} "
-        f"--datasets {arguments.datasets} --seed {arguments.seed}`",
+        f"--datasets {arguments.datasets} --seed {arguments.seed} --sampler {arguments.sampler}`",
         "",
         f"{arguments.datasets} data sets a process, truth uniform on the region below, default "
         f"priors, collapsed engine, one chain of {TUNE} + {DRAWS} iterations each, no data set left "
@@ -343,13 +315,13 @@ def record(runs: list[tuple[str, int, list[dict]]], arguments: argparse.Namespac
         "bands runs once more with the next seed. Bands are binomial, Bonferroni over the quantities "
         f"and both widths of a process, {FAMILY_WISE} in all.",
         "",
-        "One chain each; R-hat is between its halves. Where the Pareto k of the warm start is 0.5 "
-        "or more a mass matrix is adapted.",
+        "One chain each; R-hat is between its halves. `by proposals` counts data sets that were not "
+        "left to NUTS, which adapts a mass matrix where the Pareto k of the warm start is 0.5 or more.",
         "",
-        "| process | seed | bands | divergent transitions | Pareto k >= 0.5 | "
+        "| process | seed | bands | by proposals | divergent transitions | Pareto k >= 0.5 | "
         f"some ESS < {SLOW} | smallest bulk ESS | "
         "largest R-hat | s a data set, median |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *summary,
         "",
         "Region of the truth, as far as a process has the parameter:",
@@ -370,9 +342,12 @@ def run(names: list[str], seed: int, arguments: argparse.Namespace) -> None:
         arguments.processes, get_context("spawn"), max_tasks_per_child=1
     ) as pool:
         jobs = [
-            pool.submit(fit_datasets, name, arguments.datasets, seed, arguments.output)
+            pool.submit(
+                fit_datasets, name, arguments.datasets, seed, arguments.sampler, arguments.output
+            )
             for name in names
-            if read_lines(arguments.output, name, seed, arguments.datasets) is None
+            if read_lines(arguments.output, name, seed, arguments.sampler, arguments.datasets)
+            is None
         ]
         for job in jobs:
             job.result()
@@ -383,10 +358,11 @@ def main() -> int:
     parser.add_argument("--process", choices=[*PROCESSES, "all"], default="all")
     parser.add_argument("--datasets", type=int, default=100)
     parser.add_argument("--seed", type=int, default=20261201)
+    parser.add_argument("--sampler", choices=list(RECORDS), default="auto")
     parser.add_argument("--output", type=Path, default=Path("docs/records"))
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
-    folder, n = arguments.output, arguments.datasets
+    folder, n, sampler = arguments.output, arguments.datasets, arguments.sampler
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(ENVIRONMENT)
     names = list(PROCESSES) if arguments.process == "all" else [arguments.process]
@@ -394,19 +370,19 @@ def main() -> int:
     missed = names
     for seed in seeds:
         run(missed, seed, arguments)
-        missed = [name for name in missed if not passes(read_lines(folder, name, seed, n))]
+        missed = [name for name in missed if not passes(read_lines(folder, name, seed, sampler, n))]
     runs = [
         (name, seed, lines)
         for name in names
         for seed in seeds
-        if (lines := read_lines(folder, name, seed, n)) is not None
+        if (lines := read_lines(folder, name, seed, sampler, n)) is not None
     ]
     text = record(runs, arguments)
     sys.stdout.write(text)
     if arguments.process == "all":
-        (folder / RECORD).write_text(text)
+        (folder / RECORDS[sampler]).write_text(text)
         for name, seed, _ in runs:
-            lines_file(folder, name, seed).unlink()
+            lines_file(folder, name, seed, sampler).unlink()
     return 3 if missed else 0
 
 
