@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -102,7 +103,7 @@ def _surroundings() -> tuple[Any, ...]:
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         sources.update(path.read_bytes())
-    machine = platform.system(), platform.machine(), platform.node()
+    machine = sys.platform, platform.machine(), platform.node()
     versions = [version_of(name) for name in _USED]
     return sources.hexdigest(), versions, platform.python_version(), machine
 
