@@ -45,6 +45,10 @@ must not depend on how many there are."""
 JUDGED: Final = 4
 """Chains that must agree."""
 
+WAITING: Final = 0.1
+"""Effective draws a draw below which a chain has waited where its surrogate has too little mass. Others
+have 0.3 to 0.95 of them."""
+
 _PLACE: Final = "place"
 
 
@@ -67,7 +71,7 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
     -------
     Sampled or None
         None where NUTS is needed, which may take long: there is no good surrogate, or chains that
-        propose from it disagree.
+        propose from it disagree or wait.
     """
     if not may_propose(spec):
         return None
@@ -83,7 +87,8 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
         at = time.perf_counter(), time.process_time()
         drawn.append(jax.device_get(chain(k)))
         seconds.append([time.perf_counter() - at[0], time.process_time() - at[1]])
-    if not agree(np.stack([each.pop(_PLACE) for each in drawn][:JUDGED])):
+    places = np.stack([each.pop(_PLACE) for each in drawn][:JUDGED])
+    if not (agree(places) and _effective(places) > WAITING):
         return None
     timings = {
         **{name: float(value) for name, value in warm.judgments.items()},
@@ -96,6 +101,15 @@ def sample_here(spec: ModelSpec, design: Design, settings: Settings) -> Sampled 
         {name: np.stack([each[name] for each in drawn[: settings.chains]]) for name in drawn[0]},
         timings,
     )
+
+
+def _effective(draws: np.ndarray) -> float:
+    """Return the effective draws a draw of the worst coordinate, from (chain, draw, d)."""
+    from arviz_stats.base import array_stats
+
+    axes = {"chain_axis": 0, "draw_axis": 1, "method": "bulk"}
+    sizes = [float(array_stats.ess(x, **axes)) for x in np.moveaxis(draws, -1, 0)]
+    return min(sizes) / draws[..., 0].size
 
 
 class _Functions:

@@ -130,6 +130,9 @@ def test_chains_that_disagree_are_left_to_nuts(monkeypatch):
     spec, design = lag()
     settings = choose_settings(spec, seed=2, tune=50, draws=60)
     assert small.sample_here(spec, design, settings) is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(small, "WAITING", 1.5)
+        assert small.sample_here(spec, design, settings) is None
     monkeypatch.setattr(small, "agree", lambda _: False)
     assert small.sample_here(spec, design, settings) is None
     asked = []
@@ -137,6 +140,14 @@ def test_chains_that_disagree_are_left_to_nuts(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run.fit_design(spec, design, settings)
     assert asked[0].sampler == "nuts"
+
+
+def test_chains_that_wait_have_few_effective_draws():
+    rng = np.random.default_rng(1)
+    draws = rng.standard_normal((4, 500, 2))
+    assert small._effective(draws) > 0.5
+    draws[1, 200:300, 1] = 4.0  # a chain that stood still in a tail
+    assert small._effective(draws) < small.WAITING
 
 
 def test_a_later_fit_builds_nothing_and_has_the_same_bits(models, monkeypatch):
