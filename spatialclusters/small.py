@@ -117,7 +117,7 @@ class _Functions:
 
     def __init__(self, spec: ModelSpec, design: Design, settings: Settings) -> None:
         options = asdict(settings)
-        self.target = build_target(spec, design, options)
+        self._target = build_target(spec, design, options)
         self._y, self._settings = design.y, settings
         # seeds, numbers of chains and their lengths share what is kept
         for name in ("seed", "chains", "tune", "draws"):
@@ -126,7 +126,7 @@ class _Functions:
 
     @cached_property
     def _search(self) -> Search:
-        search = self.target.search
+        search = self._target.search
         assert search is not None  # the engine is collapsed
 
         def found() -> bytes:
@@ -140,16 +140,16 @@ class _Functions:
     def _gradients(self) -> Any:
         def example() -> tuple[Any, ...]:
             d = len(self._search.origin)
-            data = self.target.prepare(self._y, WarmStart.identity(d))
-            return gradients_of(self.target), np.zeros((FRESH, d)), np.array(0), data
+            data = self._target.prepare(self._y, WarmStart.identity(d))
+            return gradients_of(self._target), np.zeros((FRESH, d)), np.array(0), data
 
         return on_points(self._loaded("gradients", example))
 
     def warm_start(self) -> WarmStart:
         """Find the warm start, and a surrogate."""
-        assert self.target.warm_up is not None  # the engine is collapsed
+        assert self._target.warm_up is not None  # the engine is collapsed
         one, many = self._gradients
-        return self.target.warm_up(
+        return self._target.warm_up(
             one, self._y, self._settings.seed, gradients=many, surrogate=True, search=self._search
         )
 
@@ -159,7 +159,7 @@ class _Functions:
         Random numbers of the proposals come from NumPy, in a fifth of the time, and need no code
         that has to be compiled and loaded.
         """
-        data = self.target.prepare(self._y, warm)
+        data = self._target.prepare(self._y, warm)
         d, tune, seed = len(warm.mode), self._settings.tune, self._settings.seed
         length, moves = tune + self._settings.draws, moves_under(d)
         energies = self._gradients[1]
@@ -168,9 +168,9 @@ class _Functions:
             z: Any, energy: Any, normals: Any, levels: Any, numbers: Any, data: Any
         ) -> dict[str, Any]:
             key = chain_key(*numbers)
-            states = walked(self.target, begun(z, energy, key, data), normals, levels, data)
+            states = walked(self._target, begun(z, energy, key, data), normals, levels, data)
             states = jax.tree_util.tree_map(lambda x: x[tune:], states)
-            program = make_program(self.target, asdict(self._settings), warm)
+            program = make_program(self._target, asdict(self._settings), warm)
             return chain_records(program)(states, key, data) | {_PLACE: states.z}
 
         def arguments(k: int) -> tuple[Any, ...]:
