@@ -137,7 +137,8 @@ def compiled(content: bytes) -> Callable[..., Any]:
     exported = jax.export.deserialize(bytearray(content))
     # compiled for shapes alone: where arguments come from would make another key in the cache
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in exported.in_avals]
-    return jax.jit(exported.call).lower(*shapes).compile()  # type: ignore[no-any-return]
+    function: Callable[..., Any] = jax.jit(exported.call).lower(*shapes).compile()
+    return function
 
 
 def export_function(

@@ -81,7 +81,7 @@ class Program:
 
     def first(self, key: Any, data: Any) -> Any:
         """Return the first state of the chain with this key."""
-        z = _once(self.start(key))
+        z = self.start(key)
         energy, slope = self.gradient(z, data)
         return self.init(key, z, energy, slope, data)
 
@@ -122,13 +122,6 @@ def make_program(target: Target, settings: Mapping[str, Any], warm: WarmStart | 
         jax.jit(steps, static_argnums=2),
         jax.jit(record),
     )
-
-
-def _once(values: Any) -> Any:
-    """Keep XLA from fusing random numbers into all that uses them, each of which compiles them again."""
-    import jax
-
-    return jax.lax.optimization_barrier(values)
 
 
 def mixes(program: Program, data: Any, seed: int) -> bool:
@@ -301,7 +294,8 @@ def walked(target: Target, state: Proposed, normals: Any, levels: Any, data: Any
     size = math.gcd(n, BLOCK)
     blocks = [x.reshape(n // size, size, *x.shape[1:]) for x in (normals, levels)]
     states = jax.lax.scan(block, state, tuple(blocks))[1]
-    return jax.tree_util.tree_map(lambda x: x.reshape(n, *x.shape[2:]), states)  # type: ignore[no-any-return]
+    flat: Proposed = jax.tree_util.tree_map(lambda x: x.reshape(n, *x.shape[2:]), states)
+    return flat
 
 
 def _judged(z: Any, data: Any) -> tuple[Any, Any]:
@@ -331,7 +325,7 @@ def _proposing(target: Target, d: int) -> tuple[Any, ...]:
                 jnp.log(jax.random.uniform(other, (moves + 1,))),
             )
 
-        normals, levels = _once(jax.vmap(random)(state.i + jnp.arange(n)))
+        normals, levels = jax.vmap(random)(state.i + jnp.arange(n))
         return walked(target, state, normals, levels, data)
 
     def statistics(state: Any) -> dict[str, Any]:

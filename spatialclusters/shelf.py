@@ -125,7 +125,7 @@ def shelf_of(spec: ModelSpec, design: Design, settings: Mapping[str, Any]) -> Sh
 
 
 def _digest(data: xr.Dataset) -> str:
-    """Digest everything in a dataset."""
+    """Digest everything in a dataset; the digest of a design is of what a likelihood sees."""
     digest = hashlib.sha256()
     for name, array in sorted(data.variables.items(), key=lambda item: str(item[0])):
         values = np.asarray(array.values)

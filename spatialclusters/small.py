@@ -46,8 +46,8 @@ JUDGED: Final = 4
 """Chains that must agree."""
 
 WAITING: Final = 0.1
-"""Effective draws a draw below which a chain has waited where its surrogate has too little mass. Others
-have 0.3 to 0.95 of them."""
+"""Effective draws a draw below which a chain has waited where its surrogate has too little mass. Chains
+that have not waited have some 0.3 and more."""
 
 _PLACE: Final = "place"
 
@@ -137,7 +137,7 @@ class _Functions:
         return Search(np.array(kept["origin"], dtype=float), np.array(kept["logarithms"], bool))
 
     @cached_property
-    def _gradients(self) -> Any:
+    def _gradients(self) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
         def example() -> tuple[Any, ...]:
             d = len(self._search.origin)
             data = self._target.prepare(self._y, WarmStart.identity(d))

@@ -196,6 +196,8 @@ def main() -> int:
     parser.add_argument("--fits", type=int, default=200)
     parser.add_argument("--output", type=Path, help="folder of the record")
     options = parser.parse_args()
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
     found = run_all(options.fits)
     text = record(found, options.fits)
     print(text)

@@ -48,9 +48,9 @@ def models(tmp_path, monkeypatch):
     return tmp_path / "cache" / "spatialclusters" / "models"
 
 
-def fitted(chains=2, *, seed=2, checkpoint=None, **options):
+def fitted(chains=2, *, seed=2, draws=60, checkpoint=None, **options):
     spec, design = lag()
-    settings = choose_settings(spec, seed=seed, chains=chains, tune=50, draws=60, **options)
+    settings = choose_settings(spec, seed=seed, chains=chains, tune=50, draws=draws, **options)
     return run.fit_design(spec, design, settings, checkpoint=checkpoint)
 
 
@@ -159,6 +159,8 @@ def test_a_later_fit_builds_nothing_and_has_the_same_bits(models, monkeypatch):
     expect_same(first, fitted(chains=3))
     other = fitted(seed=3)
     assert (other.posterior["rho"] != first.posterior["rho"]).all()
+    with pytest.raises(pytest.fail.Exception, match="not here"):  # a chain of another length
+        fitted(draws=61)
     assert list(models.iterdir()) == [folder]
 
 
@@ -188,7 +190,7 @@ def test_without_a_folder_nothing_is_kept_and_nothing_fails(models, caplog):
     expect_same(first, fitted())
 
 
-def test_what_is_kept_belongs_to_model_data_and_length(models, monkeypatch):
+def test_what_is_kept_belongs_to_model_and_data(models, monkeypatch):
     """All that functions are traced from is in the name of their folder."""
 
     def place(model, **options):
